@@ -1,0 +1,3 @@
+//! skeleton
+mod record;
+pub use record::{Change, Record, Refusal, SentObject};

@@ -1,0 +1,2 @@
+//! kryptonfs
+fn main() {}
