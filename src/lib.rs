@@ -1,5 +1,8 @@
-//! kryptonfs: mounts an S3 bucket as a directory (the architecture is described here at the end).
+//! kryptonfs.
 
+pub mod cache;
 pub mod log;
+pub mod read;
 pub mod store;
+pub mod tree;
 pub mod types;

@@ -46,6 +46,18 @@ pub enum Record {
         /// Which generation (or, for a removal, which change).
         number: Seq,
     },
+    /// The parts of generation `number` are in S3 under `upload`: only Complete is left. Flushed
+    /// before anything that replaces what the parts were copied from is sent.
+    Staged {
+        /// Where.
+        key: RelKey,
+        /// Which generation.
+        number: Seq,
+        /// The multipart upload.
+        upload: String,
+        /// Number and ETag of each part.
+        parts: Vec<(u16, String)>,
+    },
     /// S3 acknowledged generation `number` at `key`.
     Sent {
         /// Where.

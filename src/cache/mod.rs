@@ -1,0 +1,1 @@
+//! Blocks of versions on disk: losing them costs time, never data.
