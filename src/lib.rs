@@ -1,6 +1,7 @@
 //! kryptonfs.
 
 pub mod cache;
+pub mod fs;
 pub mod log;
 pub mod read;
 pub mod store;
