@@ -26,26 +26,26 @@ pub const SHARED_MIN: u64 = 64 * 1024;
 
 /// All that the tree's lock guards.
 #[derive(Debug)]
-pub struct State {
+pub(super) struct State {
     /// What is wanted and not yet so.
-    pub pending: PendingMap,
+    pub(super) pending: PendingMap,
     /// What is known of the bucket.
-    pub remote: Remote,
+    pub(super) remote: Remote,
     /// Attributes of versions.
-    pub memory: Memory,
+    pub(super) memory: Memory,
     /// Data files whose bytes S3 has, while a draft or an entry may still name them.
     sent: HashMap<FileNo, SentRanges>,
     /// Data files that drafts read from.
-    pub pins: HashMap<FileNo, usize>,
+    pub(super) pins: HashMap<FileNo, usize>,
     /// Data files that some record has named: at boot, those not in here are drafts of a crash.
-    pub ever_named: BTreeSet<FileNo>,
+    pub(super) ever_named: BTreeSet<FileNo>,
     /// The position of the last record.
-    pub last: Seq,
+    pub(super) last: Seq,
 }
 
 impl State {
     /// Before any record.
-    pub fn new(memory: Memory) -> Self {
+    pub(super) fn new(memory: Memory) -> Self {
         Self {
             pending: PendingMap::default(),
             remote: Remote::default(),
@@ -58,7 +58,7 @@ impl State {
     }
 
     /// Gives `record`, at position `seq`, its meaning.
-    pub fn apply(&mut self, seq: Seq, record: Record, now: Instant) {
+    pub(super) fn apply(&mut self, seq: Seq, record: Record, now: Instant) {
         self.last = self.last.max(seq);
         match record {
             Record::Set(changes) => {
@@ -114,7 +114,7 @@ impl State {
     }
 
     /// Keeps where a data file's bytes went only as long as somebody may name them.
-    pub fn forget_sent(&mut self, file: FileNo) {
+    pub(super) fn forget_sent(&mut self, file: FileNo) {
         self.sent.remove(&file);
     }
 
@@ -134,6 +134,7 @@ impl State {
             base: change.base,
             since: now,
             held: false,
+            urgent: false,
             begun: old.as_ref().is_some_and(|old| old.begun),
             staged: old.and_then(|old| old.staged),
             dead: None,
@@ -151,7 +152,10 @@ impl State {
         let attrs = Attrs::from_headers(&object.headers, key.is_dir());
         let id = object.id.clone();
         self.memory.put(key, &id.etag, &attrs);
-        let known = Known::from(&ObjectMeta::from(object));
+        let known = Known {
+            by: Some(number),
+            ..Known::from(&ObjectMeta::from(object))
+        };
         self.remote.result(key, Some(known), seq, now);
         let settles = self
             .pending

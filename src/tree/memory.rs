@@ -34,7 +34,7 @@ struct Remembered {
 
 /// The memory.
 #[derive(Debug)]
-pub struct Memory {
+pub(super) struct Memory {
     path: PathBuf,
     file: Option<File>,
     written: usize,
@@ -44,7 +44,7 @@ pub struct Memory {
 impl Memory {
     /// Reads what is there. A file that cannot be read is like none (and said so).
     #[must_use]
-    pub fn open(path: &Path) -> Self {
+    pub(super) fn open(path: &Path) -> Self {
         let max = std::num::NonZeroUsize::MIN.saturating_add(MAX - 1);
         let mut memory = Self {
             path: path.into(),
@@ -66,14 +66,14 @@ impl Memory {
 
     /// The attributes of the version `etag` of `key`.
     #[must_use]
-    pub fn get(&self, key: &RelKey, etag: &ETag) -> Option<Attrs> {
+    pub(super) fn get(&self, key: &RelKey, etag: &ETag) -> Option<Attrs> {
         let payload = self.known.peek(key)?;
         let remembered: Remembered = postcard::from_bytes(payload).ok()?;
         (remembered.etag == *etag).then_some(remembered.attrs)
     }
 
     /// Remembers.
-    pub fn put(&mut self, key: &RelKey, etag: &ETag, attrs: &Attrs) {
+    pub(super) fn put(&mut self, key: &RelKey, etag: &ETag, attrs: &Attrs) {
         if self.get(key, etag).as_ref() == Some(attrs) {
             return;
         }
@@ -104,14 +104,14 @@ impl Memory {
     }
 
     /// Forgets a key.
-    pub fn forget(&mut self, key: &RelKey) {
+    pub(super) fn forget(&mut self, key: &RelKey) {
         self.known.pop(key);
     }
 
     /// What is to be flushed before the log drops its records; a clone, so that the flush happens
     /// outside of any lock.
     #[must_use]
-    pub fn file(&self) -> Option<File> {
+    pub(super) fn file(&self) -> Option<File> {
         self.file.as_ref().and_then(|file| file.try_clone().ok())
     }
 

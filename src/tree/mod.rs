@@ -8,13 +8,15 @@
 //!   `compact`, on a blocking thread, flushes;
 //! - lock order: the caller's (inode, names) < this one < leaf locks of log and spool.
 
+mod compact;
 mod fold;
+mod guard;
 mod memory;
 mod pending;
+mod recover;
 mod remote;
 mod view;
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,20 +25,15 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::log::{self, Change, Log, LogError, Record};
-use crate::store::ListPage;
-use crate::types::{
-    Attrs, Extents, FileNo, ObjectId, ObjectMeta, RelKey, RelPath, Seq, Source, Want,
-};
+use crate::types::{Attrs, Extents, FileNo, ObjectId, ObjectMeta, RelKey, RelPath, Seq};
 
 pub use fold::SHARED_MIN;
 use fold::State;
+pub use guard::{Asked, Pin};
 use memory::Memory;
-pub use pending::{Pending, PendingMap};
+pub use pending::{Pending, PendingMap, Staged};
 pub use remote::Known;
 pub use view::{Content, Freshness, Node, Seen, View};
-
-/// A log that is longer than this is rewritten when most of it is settled.
-const COMPACT_AT: u64 = 4 << 20;
 
 /// The tree.
 #[derive(Debug)]
@@ -45,41 +42,6 @@ pub struct Tree {
     ttl: Duration,
     state: Mutex<State>,
     changed: watch::Sender<u64>,
-}
-
-/// A question to the bucket that is under way: own results after it win over its answer.
-#[derive(Debug)]
-pub struct Asked<'a> {
-    tree: &'a Tree,
-    seq: Seq,
-    started: Instant,
-}
-
-impl Drop for Asked<'_> {
-    fn drop(&mut self) {
-        self.tree.state.lock().remote.answered(self.seq);
-    }
-}
-
-/// Data files that a draft reads from: they stay while this lives.
-#[derive(Debug)]
-pub struct Pin {
-    tree: Arc<Tree>,
-    files: Vec<FileNo>,
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        let mut state = self.tree.state.lock();
-        for file in &self.files {
-            if let Some(count) = state.pins.get_mut(file) {
-                *count -= 1;
-                if *count == 0 {
-                    state.pins.remove(file);
-                }
-            }
-        }
-    }
 }
 
 /// What a start found.
@@ -108,7 +70,7 @@ impl Tree {
         for (seq, record) in records {
             state.apply(seq, record, now);
         }
-        let partials = close_open_entries(&mut state, &log, now)?;
+        let partials = recover::close_open_entries(&mut state, &log, now)?;
         let tree = Arc::new(Self {
             log: Arc::clone(&log),
             ttl,
@@ -184,6 +146,15 @@ impl Tree {
         if !is_held {
             self.awake();
         }
+    }
+
+    /// Somebody waits for the change at `key`: it is sent without linger, even while held.
+    pub fn urge(&self, key: &RelKey) {
+        self.state
+            .lock()
+            .pending
+            .edit(key, |entry| (entry.urgent, entry.held) = (true, false));
+        self.awake();
     }
 
     /// Whether the change `number` at `key` is in the bucket or was superseded.
@@ -304,225 +275,8 @@ impl Tree {
         now()
     }
 
-    /// Keeps the log small: starts a new segment when little of the old ones is needed, and writes
-    /// into it again what is. Blocking; call it on a blocking thread of a runtime.
-    ///
-    /// # Errors
-    /// Of the log.
-    pub fn compact(&self) -> Result<(), LogError> {
-        let mut state = self.state.lock();
-        let live: u64 = state
-            .pending
-            .in_order()
-            .map(|(_, entry)| live_bytes(entry))
-            .sum();
-        if self.log.size() < COMPACT_AT.max(live.saturating_mul(2)) {
-            return Ok(());
-        }
-        let segment = self.log.rotate()?;
-        let entries: Vec<(RelKey, Pending)> = state
-            .pending
-            .in_order()
-            .map(|(key, entry)| (key.clone(), entry.clone()))
-            .collect();
-        let data: HashSet<FileNo> = self.log.spool().files().into_iter().collect();
-        let mut last = state.last;
-        for (key, entry) in entries {
-            for (record, inline) in self.rewritten(&key, &entry, &data)? {
-                let (seq, record) = self.log.append(record, &inline)?;
-                if let Record::Set(_) = &record {
-                    let since = entry.since;
-                    state.apply(seq, record, since);
-                } else {
-                    state.apply(seq, record, now());
-                }
-                last = seq;
-            }
-            state.pending.edit(&key, |now| now.held = entry.held);
-        }
-        let memory = state.memory.file();
-        drop(state);
-        if let Some(memory) = memory {
-            memory
-                .sync_data()
-                .map_err(|e| LogError::Disk(e.raw_os_error().unwrap_or(libc::EIO)))?;
-        }
-        tokio::runtime::Handle::current().block_on(self.log.flushed(last))?;
-        self.log.drop_before(segment)
-    }
-
-    /// The records that say anew what a pending entry is.
-    fn rewritten(
-        &self,
-        key: &RelKey,
-        entry: &Pending,
-        data: &HashSet<FileNo>,
-    ) -> Result<Vec<(Record, Vec<u8>)>, LogError> {
-        let (want, inline) = self.inlined(&entry.want, data)?;
-        let set = |want| {
-            let (key, base, number) = (key.clone(), entry.base.clone(), Some(entry.number));
-            Record::Set(vec![Change {
-                key,
-                want,
-                base,
-                number,
-            }])
-        };
-        let mut records = Vec::new();
-        if entry.over_gone {
-            records.push((set(Want::Gone), Vec::new()));
-        }
-        records.push((set(want), inline));
-        let (key, number) = (key.clone(), entry.number);
-        if entry.begun {
-            records.push((
-                Record::Begun {
-                    key: key.clone(),
-                    number,
-                },
-                Vec::new(),
-            ));
-        }
-        if let Some((number, upload, parts)) = entry.staged.clone() {
-            let key = key.clone();
-            records.push((
-                Record::Staged {
-                    key,
-                    number,
-                    upload,
-                    parts,
-                },
-                Vec::new(),
-            ));
-        }
-        if let Some(reason) = entry.dead.clone() {
-            records.push((
-                Record::Dead {
-                    key,
-                    number,
-                    reason,
-                },
-                Vec::new(),
-            ));
-        }
-        Ok(records)
-    }
-
-    /// A generation's bytes in old segments, taken along.
-    fn inlined(&self, want: &Want, data: &HashSet<FileNo>) -> Result<(Want, Vec<u8>), LogError> {
-        let Want::Object(generation) = want else {
-            return Ok((want.clone(), Vec::new()));
-        };
-        let spool = self.log.spool();
-        let (mut inline, mut failed) = (Vec::new(), None);
-        let extents = generation.extents.map(|extent| {
-            let Source::Local { file, offset } = extent.from else {
-                return vec![extent.clone()];
-            };
-            if data.contains(&file) {
-                return vec![extent.clone()];
-            }
-            match spool.read_at(
-                file,
-                offset,
-                usize::try_from(extent.len).unwrap_or(usize::MAX),
-            ) {
-                Ok(bytes) => {
-                    let offset = inline.len() as u64;
-                    inline.extend_from_slice(&bytes);
-                    let from = Source::Local {
-                        file: FileNo::INLINE,
-                        offset,
-                    };
-                    vec![crate::types::Extent {
-                        from,
-                        ..extent.clone()
-                    }]
-                }
-                Err(error) => {
-                    failed = error.raw_os_error().or(Some(libc::EIO));
-                    Vec::new()
-                }
-            }
-        });
-        match failed {
-            Some(errno) => Err(LogError::Disk(errno)),
-            None => {
-                let moved = crate::types::Generation {
-                    extents,
-                    ..(**generation).clone()
-                };
-                Ok((Want::Object(Arc::new(moved)), inline))
-            }
-        }
-    }
-
     fn awake(&self) {
         self.changed.send_modify(|count| *count += 1);
-    }
-}
-
-impl Asked<'_> {
-    /// The position it was asked at.
-    #[must_use]
-    pub fn seq(&self) -> Seq {
-        self.seq
-    }
-
-    /// A page of a listing of `path` has come.
-    pub fn page(&self, path: &RelPath, page: &ListPage) {
-        self.tree
-            .state
-            .lock()
-            .remote
-            .page(path, page, self.seq, now());
-    }
-
-    /// The last page has come.
-    pub fn listed(&self, path: &RelPath) {
-        self.tree.state.lock().remote.listed(path, self.started);
-    }
-
-    /// A page of a recursive listing has come.
-    pub fn deep_page(&self, path: &RelPath, page: &ListPage) {
-        self.tree
-            .state
-            .lock()
-            .remote
-            .deep_page(path, page, self.seq, now());
-    }
-
-    /// Its last page has come.
-    pub fn deep_listed(&self, path: &RelPath) {
-        self.tree
-            .state
-            .lock()
-            .remote
-            .deep_listed(path, self.started);
-    }
-
-    /// A short listing of the keys that begin with `path` has come. Answers whether it decided.
-    #[must_use]
-    pub fn probed(&self, path: &RelPath, page: &ListPage) -> bool {
-        self.tree
-            .state
-            .lock()
-            .remote
-            .probed(path, page, self.seq, now())
-    }
-
-    /// Whether a key below the directory `path` exists.
-    pub fn dir_probed(&self, path: &RelPath, is_there: bool) {
-        self.tree
-            .state
-            .lock()
-            .remote
-            .dir_probed(path, is_there, self.seq, now());
-    }
-
-    /// A HEAD's answer.
-    pub fn head(&self, key: &RelKey, meta: Option<&ObjectMeta>) {
-        self.tree.learn(key, meta, self.seq);
     }
 }
 
@@ -530,68 +284,3 @@ impl Asked<'_> {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
-
-fn live_bytes(entry: &Pending) -> u64 {
-    let inline = entry.generation().map_or(0, |generation| {
-        let small = generation
-            .extents
-            .iter()
-            .filter(|extent| extent.len < SHARED_MIN);
-        small.map(|extent| extent.len).sum()
-    });
-    inline + 512
-}
-
-/// After a crash: names that were created and never sealed are not there; their bytes are set aside.
-/// Data files that no record names are such bytes too, or are empty.
-fn close_open_entries(
-    state: &mut State,
-    log: &Arc<Log>,
-    now: Instant,
-) -> Result<Vec<String>, LogError> {
-    let failed = |error: std::io::Error| LogError::Disk(error.raw_os_error().unwrap_or(libc::EIO));
-    let spool = log.spool();
-    let mut partials = Vec::new();
-    let open: Vec<(RelKey, Pending)> = state
-        .pending
-        .in_order()
-        .filter(|(_, entry)| matches!(entry.want, Want::Open { .. }))
-        .map(|(key, entry)| (key.clone(), entry.clone()))
-        .collect();
-    for (key, entry) in open {
-        if let Want::Open {
-            file: Some(file), ..
-        } = entry.want
-            && spool.files().contains(&file)
-        {
-            spool.set_aside(file, key.as_str()).map_err(failed)?;
-            partials.push(key.to_string());
-        }
-        state.pending.take(&key);
-        if entry.over_gone {
-            let gone = Pending {
-                want: Want::Gone,
-                since: now,
-                over_gone: false,
-                ..entry
-            };
-            state.pending.put(key, gone);
-        }
-    }
-    for file in spool.files() {
-        if state.pending.names(file) {
-            continue;
-        }
-        if state.ever_named.contains(&file) {
-            spool.remove(file).map_err(failed)?;
-            state.forget_sent(file);
-        } else {
-            spool.set_aside(file, "").map_err(failed)?;
-            partials.push(format!("data file {}", file.0));
-        }
-    }
-    Ok(partials)
-}
-
-#[cfg(test)]
-mod tests;

@@ -12,6 +12,9 @@ use std::time::Instant;
 use crate::log::Refusal;
 use crate::types::{Base, FileNo, Generation, RelKey, Seq, Want};
 
+/// Number of the generation, upload id, (number, ETag) of each part.
+pub type Staged = (Seq, String, Vec<(u16, String)>);
+
 /// One pending change.
 #[derive(Clone, Debug)]
 pub struct Pending {
@@ -25,10 +28,12 @@ pub struct Pending {
     pub since: Instant,
     /// A writer has the file open: not sent before it is closed or `upload_open` passed.
     pub held: bool,
+    /// Somebody waits for it to be sent: no linger.
+    pub urgent: bool,
     /// A request that may have published some generation at this key was sent (so `base` may lag).
     pub begun: bool,
-    /// Parts that are in S3 and only want Complete: (number of the generation, upload id, parts).
-    pub staged: Option<(Seq, String, Vec<(u16, String)>)>,
+    /// Parts that are in S3 and only want Complete.
+    pub staged: Option<Staged>,
     /// S3 refused it for good.
     pub dead: Option<Refusal>,
     /// An `Open` that took the place of a removal not yet carried out: what a crash leaves of it.

@@ -22,11 +22,13 @@ pub struct Known {
     pub size: u64,
     /// Seconds since 1970.
     pub modified: i64,
+    /// The number of our generation that became this version, if this run sent it.
+    pub by: Option<Seq>,
 }
 
 /// Something that is there, is not there, or was never asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Fact<T> {
+pub(super) enum Fact<T> {
     /// Never asked.
     #[default]
     Unknown,
@@ -38,7 +40,7 @@ pub enum Fact<T> {
 
 impl<T> Fact<T> {
     /// What is there.
-    pub fn present(&self) -> Option<&T> {
+    pub(super) fn present(&self) -> Option<&T> {
         match self {
             Self::Present(it) => Some(it),
             Self::Unknown | Self::Absent => None,
@@ -48,13 +50,13 @@ impl<T> Fact<T> {
 
 /// What is known of one name.
 #[derive(Clone, Debug)]
-pub struct Slot {
+pub(super) struct Slot {
     /// The object of that key.
-    pub file: Fact<Known>,
+    pub(super) file: Fact<Known>,
     /// The directory of that name, and its marker.
-    pub dir: Fact<Fact<Box<Known>>>,
+    pub(super) dir: Fact<Fact<Box<Known>>>,
     /// When this was last so.
-    pub checked: Instant,
+    pub(super) checked: Instant,
 }
 
 impl Slot {
@@ -69,16 +71,16 @@ impl Slot {
 
 /// What is known of one directory.
 #[derive(Debug, Default)]
-pub struct Dir {
+pub(super) struct Dir {
     /// When all of its names were last known.
-    pub listed: Option<Instant>,
+    pub(super) listed: Option<Instant>,
     /// Names by what is known of them.
-    pub names: BTreeMap<Name, Slot>,
+    pub(super) names: BTreeMap<Name, Slot>,
 }
 
 /// What is known of the bucket.
 #[derive(Debug, Default)]
-pub struct Remote {
+pub(super) struct Remote {
     dirs: HashMap<RelPath, Dir>,
     asking: BTreeMap<Seq, usize>,
     recent: HashMap<RelKey, Seq>,
@@ -115,13 +117,13 @@ impl Known {
 impl Remote {
     /// What is known of a directory.
     #[must_use]
-    pub fn dir(&self, path: &RelPath) -> Option<&Dir> {
+    pub(super) fn dir(&self, path: &RelPath) -> Option<&Dir> {
         self.dirs.get(path)
     }
 
     /// What is known of a name; for a name that a listing did not have, that it is absent.
     #[must_use]
-    pub fn slot(&self, path: &RelPath) -> Option<Slot> {
+    pub(super) fn slot(&self, path: &RelPath) -> Option<Slot> {
         let dir = self.dirs.get(&path.parent()?)?;
         dir.names.get(&path.name()?).cloned().or_else(|| {
             let checked = dir.listed?;
@@ -135,7 +137,7 @@ impl Remote {
 
     /// The version known to be at a key.
     #[must_use]
-    pub fn known(&self, key: &RelKey) -> Option<Known> {
+    pub(super) fn known(&self, key: &RelKey) -> Option<Known> {
         let slot = self.slot(&key.path())?;
         if key.is_dir() {
             slot.dir.present()?.present().map(|known| (**known).clone())
@@ -146,17 +148,17 @@ impl Remote {
 
     /// Keys that were listed and cannot be shown.
     #[must_use]
-    pub fn hidden(&self) -> u64 {
+    pub(super) fn hidden(&self) -> u64 {
         self.hidden
     }
 
     /// A question is under way since `at`.
-    pub fn asking(&mut self, at: Seq) {
+    pub(super) fn asking(&mut self, at: Seq) {
         *self.asking.entry(at).or_default() += 1;
     }
 
     /// It is answered (or given up).
-    pub fn answered(&mut self, at: Seq) {
+    pub(super) fn answered(&mut self, at: Seq) {
         if let Some(count) = self.asking.get_mut(&at) {
             *count -= 1;
             if *count == 0 {
@@ -169,7 +171,7 @@ impl Remote {
     }
 
     /// Our own result at `key`: it is this version now, or nothing.
-    pub fn result(&mut self, key: &RelKey, now_is: Option<Known>, seq: Seq, at: Instant) {
+    pub(super) fn result(&mut self, key: &RelKey, now_is: Option<Known>, seq: Seq, at: Instant) {
         if !self.asking.is_empty() {
             self.recent.insert(key.clone(), seq);
         }
@@ -177,7 +179,7 @@ impl Remote {
     }
 
     /// The answer of a HEAD asked at `asked`.
-    pub fn head(&mut self, key: &RelKey, found: Option<Known>, asked: Seq, at: Instant) {
+    pub(super) fn head(&mut self, key: &RelKey, found: Option<Known>, asked: Seq, at: Instant) {
         if self.is_newer(key, asked) {
             return;
         }
@@ -185,7 +187,7 @@ impl Remote {
     }
 
     /// That the directory has no name but what is found out from now on (it was made here).
-    pub fn empty_dir(&mut self, path: &RelPath, at: Instant) {
+    pub(super) fn empty_dir(&mut self, path: &RelPath, at: Instant) {
         self.dirs.insert(
             path.clone(),
             Dir {
@@ -196,7 +198,7 @@ impl Remote {
     }
 
     /// Forgets a directory that was removed here.
-    pub fn forget_dir(&mut self, path: &RelPath, at: Instant) {
+    pub(super) fn forget_dir(&mut self, path: &RelPath, at: Instant) {
         self.dirs.remove(path);
         if let Some(slot) = self.slot_mut(path, at) {
             slot.dir = Fact::Absent;
@@ -204,7 +206,7 @@ impl Remote {
     }
 
     /// A page of a listing of `path` with delimiter, asked at `asked`.
-    pub fn page(&mut self, path: &RelPath, page: &ListPage, asked: Seq, at: Instant) {
+    pub(super) fn page(&mut self, path: &RelPath, page: &ListPage, asked: Seq, at: Instant) {
         self.hidden += page.unreadable;
         let prefix = path.dir_prefix();
         for object in &page.objects {
@@ -230,7 +232,7 @@ impl Remote {
 
     /// All pages of a listing of `path` that began at `started` have come: what none of them named,
     /// and no result of ours has touched since, is gone.
-    pub fn listed(&mut self, path: &RelPath, started: Instant) {
+    pub(super) fn listed(&mut self, path: &RelPath, started: Instant) {
         let dir = self.dirs.entry(path.clone()).or_default();
         dir.listed = Some(started);
         let mut gone = Vec::new();
@@ -248,7 +250,13 @@ impl Remote {
 
     /// The answer of a listing of all keys that begin with `path`, at most a few, asked at `asked`:
     /// tells of the name itself, unless it was cut short. Answers whether the directory is decided.
-    pub fn probed(&mut self, path: &RelPath, page: &ListPage, asked: Seq, at: Instant) -> bool {
+    pub(super) fn probed(
+        &mut self,
+        path: &RelPath,
+        page: &ListPage,
+        asked: Seq,
+        at: Instant,
+    ) -> bool {
         let (file, dir) = (RelKey::file(path), RelKey::dir(path));
         let object = page
             .objects
@@ -269,7 +277,7 @@ impl Remote {
     }
 
     /// Whether a key below it exists was asked.
-    pub fn dir_probed(&mut self, path: &RelPath, is_there: bool, asked: Seq, at: Instant) {
+    pub(super) fn dir_probed(&mut self, path: &RelPath, is_there: bool, asked: Seq, at: Instant) {
         if is_there {
             self.dir_exists(path, at);
         } else if !self.is_newer(&RelKey::dir(path), asked) {
@@ -280,7 +288,7 @@ impl Remote {
     /// All objects known below a directory, and whether all directories below it are listed since
     /// `fresh`.
     #[must_use]
-    pub fn below(&self, path: &RelPath, fresh: Instant) -> (Vec<(RelKey, Known)>, bool) {
+    pub(super) fn below(&self, path: &RelPath, fresh: Instant) -> (Vec<(RelKey, Known)>, bool) {
         let (mut found, mut complete) = (Vec::new(), true);
         let mut todo = vec![path.clone()];
         while let Some(path) = todo.pop() {
@@ -306,7 +314,7 @@ impl Remote {
     }
 
     /// Keys for every page of a recursive listing (no delimiter) of `path`.
-    pub fn deep_page(&mut self, path: &RelPath, page: &ListPage, asked: Seq, at: Instant) {
+    pub(super) fn deep_page(&mut self, path: &RelPath, page: &ListPage, asked: Seq, at: Instant) {
         self.hidden += page.unreadable;
         for object in &page.objects {
             match RelKey::parse(&object.key).filter(|key| key.path().is_within(path)) {
@@ -317,7 +325,7 @@ impl Remote {
     }
 
     /// All pages of a recursive listing of `path` have come.
-    pub fn deep_listed(&mut self, path: &RelPath, started: Instant) {
+    pub(super) fn deep_listed(&mut self, path: &RelPath, started: Instant) {
         let below: Vec<RelPath> = self
             .dirs
             .keys()
@@ -345,7 +353,15 @@ impl Remote {
         let Some(slot) = self.slot_mut(&path, at) else {
             return;
         };
-        let fact = known.map_or(Fact::Absent, Fact::Present);
+        let fact = match (known, slot.file.present()) {
+            // The same version seen again keeps whose it is.
+            (Some(known), Some(old)) if old.etag == known.etag => Fact::Present(Known {
+                by: known.by.or(old.by),
+                ..known
+            }),
+            (Some(known), _) => Fact::Present(known),
+            (None, _) => Fact::Absent,
+        };
         if key.is_dir() {
             let marker = match fact {
                 Fact::Present(known) => Fact::Present(Box::new(known)),

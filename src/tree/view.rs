@@ -34,8 +34,8 @@ pub enum Content {
     Pending(Arc<Generation>, Seq),
     /// Created here, nothing sealed.
     Open(Seq),
-    /// A version in the bucket.
-    Remote(ObjectId),
+    /// A version in the bucket, and the number of our generation that it was, if it was one.
+    Remote(ObjectId, Option<Seq>),
     /// A directory has none.
     None,
 }
@@ -61,7 +61,7 @@ impl Node {
     pub fn extents(&self) -> Extents {
         match &self.content {
             Content::Pending(generation, _) => generation.extents.clone(),
-            Content::Remote(id) => Extents::whole(id.clone(), self.len),
+            Content::Remote(id, _) => Extents::whole(id.clone(), self.len),
             Content::Open(_) | Content::None => Extents::default(),
         }
     }
@@ -216,7 +216,7 @@ impl<'a> View<'a> {
                 if key.is_dir() {
                     node.kind = Kind::Dir;
                     node.attrs = self.state.memory.get(&key, &known.etag);
-                    node.content = Content::Remote(id_of(&key, &known));
+                    node.content = Content::Remote(id_of(&key, &known), known.by);
                 }
                 found.push((key, node));
             }
@@ -325,7 +325,7 @@ impl<'a> View<'a> {
             len: known.size,
             attrs,
             modified: Some(known.modified),
-            content: Content::Remote(id_of(&key, known)),
+            content: Content::Remote(id_of(&key, known), known.by),
         }
     }
 }
