@@ -1,6 +1,7 @@
 //! kryptonfs: mounts an S3 bucket as a directory (the architecture is described here at the end).
 
 pub mod clock;
+pub mod creds;
 pub mod log;
 pub mod net;
 pub mod store;
