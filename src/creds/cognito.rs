@@ -21,7 +21,7 @@ use aws_smithy_types::date_time::Format;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use super::krypton::Token;
+use super::answer::Token;
 use super::lease::term;
 use super::{CredsError, Lease};
 use crate::clock::SharedClock;

@@ -9,6 +9,9 @@
 //!   replaced at once, but not oftener than each `FORCED_APART`;
 //! - nothing happens unless somebody asks.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;

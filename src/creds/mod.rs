@@ -7,12 +7,11 @@
 //!   is; the local time of day is never asked;
 //! - no traffic, no requests: a lease is taken when somebody asks for one.
 
+mod answer;
 mod cognito;
 mod keeper;
 mod krypton;
 mod lease;
-#[cfg(test)]
-mod tests;
 
 use std::fmt;
 use std::str::FromStr;

@@ -270,3 +270,88 @@ pub(super) fn trouble(error: &hyper_util::client::legacy::Error) -> (Trouble, St
     }
     (kind, texts.join(": "))
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::net::TcpListener;
+
+    use nix::sys::socket::getsockopt;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::net::Config;
+
+    pub(in crate::net) fn way(interface: &str) -> Way {
+        let config = Config {
+            interface: Some(interface.to_owned()),
+            ..Config::default()
+        };
+        let rules = Arc::new(Rules {
+            network: config.network,
+            allow: vec![],
+        });
+        let (meter, clock) = (Arc::<Meter>::default(), SystemClock::shared());
+        Way {
+            interface: config.interface.clone(),
+            source: None,
+            connect_timeout: config.connect_timeout,
+            user_timeout: config.user_timeout,
+            resolver: Resolver::new(
+                &config,
+                Arc::clone(&rules),
+                Arc::clone(&meter),
+                Arc::clone(&clock),
+            ),
+            rules,
+            meter,
+            link: Arc::new(Link::new(config.interface, clock)),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_bound_to_the_interface_and_notices_a_dead_path() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = way("lo")
+            .connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let device = getsockopt(&tcp, sockopt::BindToDevice).unwrap();
+        assert_eq!(device.to_string_lossy().trim_end_matches('\0'), "lo");
+        assert_eq!(getsockopt(&tcp, sockopt::TcpUserTimeout).unwrap(), 60_000);
+        assert_eq!(getsockopt(&tcp, sockopt::TcpKeepIdle).unwrap(), 30);
+        assert_eq!(getsockopt(&tcp, sockopt::TcpKeepInterval).unwrap(), 10);
+        assert_eq!(getsockopt(&tcp, sockopt::TcpKeepCount).unwrap(), 3);
+        assert!(getsockopt(&tcp, sockopt::KeepAlive).unwrap());
+        assert!(tcp.nodelay().unwrap());
+        assert!(getsockopt(&tcp, sockopt::SndBuf).unwrap() <= 2 * SEND_BUFFER as usize);
+    }
+
+    #[tokio::test]
+    async fn an_interface_that_is_not_there_is_no_way() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let way = way("kfs-none0");
+        let error = way
+            .connect(listener.local_addr().unwrap())
+            .await
+            .unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
+    }
+
+    #[tokio::test]
+    async fn the_next_address_is_tried_when_one_is_dead() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut way = way("lo");
+        let pins = ["127.0.0.2", "127.0.0.1"].map(|ip| ("s3.test".to_owned(), ip.parse().unwrap()));
+        let config = Config {
+            resolve: pins.to_vec(),
+            ..Config::default()
+        };
+        let (rules, meter) = (Arc::clone(&way.rules), Arc::clone(&way.meter));
+        way.resolver = Resolver::new(&config, rules, meter, SystemClock::shared());
+        let dialer = Dialer::new(way);
+        let uri = format!("http://s3.test:{port}").parse().unwrap();
+        dialer.dial(&uri).await.unwrap();
+        assert!(dialer.0.link.history().last_ok.is_some());
+    }
+}

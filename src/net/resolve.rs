@@ -8,6 +8,9 @@
 //! Invariants: a server outside of `allow=` is not asked; a lookup ends (`ROUNDS` x servers x
 //! `PATIENCE`); one lookup is in flight at a time and the others find its answer in the cache.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,6 +1,6 @@
 //! A web server for tests: it answers each request by a function, and remembers what it was asked.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
@@ -14,6 +14,8 @@ pub(crate) struct Asked {
     /// In lower case, one line each.
     pub(crate) headers: Vec<String>,
     pub(crate) body: String,
+    /// All of it.
+    pub(crate) bytes: usize,
 }
 
 /// Serves until the test ends.
@@ -77,10 +79,10 @@ fn read(connection: &mut impl BufRead) -> Option<Asked> {
     if line.is_empty() {
         return None;
     }
-    let (mut headers, mut length) = (Vec::new(), 0);
+    let (mut headers, mut length, mut bytes) = (Vec::new(), 0, line.len());
     loop {
         let mut header = String::new();
-        connection.read_line(&mut header).ok()?;
+        bytes += connection.read_line(&mut header).ok()?;
         let header = header.trim().to_ascii_lowercase();
         if header.is_empty() {
             break;
@@ -96,5 +98,6 @@ fn read(connection: &mut impl BufRead) -> Option<Asked> {
         line: line.trim().to_owned(),
         headers,
         body: String::from_utf8(body).ok()?,
+        bytes: bytes + length,
     })
 }

@@ -169,6 +169,19 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_server_that_never_shakes_hands_is_given_up() {
+        // The kernel accepts for it, and nobody says anything.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let dialer = Dialer::new(crate::net::dial::tests::way("lo"));
+        let mut connector = Connector::new(dialer, client_config(None).unwrap());
+        connector.deadline = Duration::from_millis(50);
+        let uri = format!("https://{}", listener.local_addr().unwrap());
+        let error = connector.call(uri.parse().unwrap()).await.err().unwrap();
+        let error = error.downcast_ref::<DialError>();
+        assert!(matches!(error, Some(DialError::TimedOut(_))), "{error:?}");
+    }
+
     #[test]
     fn only_http_1_1_is_offered() {
         let config = client_config(None).unwrap();
