@@ -93,6 +93,7 @@ impl From<&ObjectMeta> for Known {
             etag: meta.id.etag.clone(),
             size: meta.size,
             modified: meta.modified,
+            by: None,
         }
     }
 }
@@ -413,6 +414,7 @@ impl From<&crate::store::Listed> for Known {
             etag: listed.etag.clone(),
             size: listed.size,
             modified: listed.modified,
+            by: None,
         }
     }
 }
