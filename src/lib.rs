@@ -1,6 +1,7 @@
 //! kryptonfs.
 
 pub mod cache;
+pub mod disk;
 pub mod log;
 pub mod read;
 pub mod store;
