@@ -17,7 +17,9 @@ impl Fs {
     /// # Errors
     /// `NotFound`.
     pub async fn getattr(&self, ino: Ino, _fh: Option<Fh>) -> Result<Stat> {
-        let Some(path) = self.names.lock().path(ino) else { return self.orphan_stat(ino) };
+        let Some(path) = self.names.lock().path(ino) else {
+            return self.orphan_stat(ino);
+        };
         match self.look(&path).await? {
             Seen::Here(node, _) => Ok(self.stat(ino, &path, &node)),
             Seen::NotHere(_) => self.orphan_stat(ino),
@@ -29,7 +31,7 @@ impl Fs {
     ///
     /// # Errors
     /// Those of chmod(2), chown(2), truncate(2), utimensat(2).
-    pub async fn setattr(&self, ino: Ino, change: SetAttr) -> Result<Stat> {
+    pub async fn setattr(self: &Arc<Self>, ino: Ino, change: SetAttr) -> Result<Stat> {
         self.must_be_writable()?;
         if let Some(size) = change.size {
             self.truncate(ino, size, change.fh).await?;
@@ -45,11 +47,7 @@ impl Fs {
     }
 
     /// Changes what travels with the object: on the draft if there is one, and on what is sealed.
-    pub(super) async fn set_attrs(
-        &self,
-        ino: Ino,
-        edit: impl Fn(&mut Attrs) + Send,
-    ) -> Result<()> {
+    pub(super) async fn set_attrs(&self, ino: Ino, edit: impl Fn(&mut Attrs) + Send) -> Result<()> {
         if ino == ROOT {
             edit(&mut self.root.lock());
             return Ok(());
@@ -61,15 +59,27 @@ impl Fs {
             edit(&mut draft.attrs);
             draft.epoch += 1;
         }
-        let Some(path) = self.names.lock().path(ino) else { return Ok(()) };
+        let Some(path) = self.names.lock().path(ino) else {
+            return Ok(());
+        };
         self.look(&path).await?;
         let seq = {
             let table = self.names.lock();
-            let Some(path) = table.path(ino) else { return Ok(()) };
-            self.tree.change(|view| {
-                let node = here::<FsError>(view, &path)?;
+            let Some(path) = table.path(ino) else {
+                return Ok(());
+            };
+            self.tree.change::<FsError>(|view| {
+                let node = here(view, &path)?;
                 allowed(view, &path)?;
-                Ok((vec![edited(view.base(&key_of(&path, node.kind)), &path, &node, &edit)], vec![]))
+                Ok((
+                    vec![edited(
+                        view.base(&key_of(&path, node.kind)),
+                        &path,
+                        &node,
+                        &edit,
+                    )],
+                    vec![],
+                ))
             })?
         };
         if let Some(file) = &file {
@@ -93,9 +103,10 @@ impl Fs {
         let Some(open) = open else { return shown };
         let inner = open.inner.lock();
         match &inner.draft {
-            Some(draft) => {
-                Stat { size: draft.len, ..self.shown(ino, node, Some(&draft.attrs)) }
-            }
+            Some(draft) => Stat {
+                size: draft.len,
+                ..self.shown(ino, node, Some(&draft.attrs))
+            },
             None => shown,
         }
     }
@@ -129,7 +140,10 @@ impl Fs {
             nlink: if node.kind == Kind::Dir { 2 } else { 1 },
             uid: attrs.and_then(|attrs| attrs.uid).unwrap_or(config.uid),
             gid: attrs.and_then(|attrs| attrs.gid).unwrap_or(config.gid),
-            mtime: attrs.and_then(|attrs| attrs.mtime).or(modified).unwrap_or_default(),
+            mtime: attrs
+                .and_then(|attrs| attrs.mtime)
+                .or(modified)
+                .unwrap_or_default(),
         }
     }
 
@@ -152,12 +166,19 @@ impl Fs {
             node.attrs = Some(draft.attrs.clone());
         }
         let attrs = node.attrs.clone();
-        Ok(Stat { nlink: 0, ..self.shown(ino, &node, attrs.as_ref()) })
+        Ok(Stat {
+            nlink: 0,
+            ..self.shown(ino, &node, attrs.as_ref())
+        })
     }
 }
 
 pub(super) fn key_of(path: &RelPath, kind: Kind) -> RelKey {
-    if kind == Kind::Dir { RelKey::dir(path) } else { RelKey::file(path) }
+    if kind == Kind::Dir {
+        RelKey::dir(path)
+    } else {
+        RelKey::file(path)
+    }
 }
 
 fn edited(
@@ -179,7 +200,12 @@ fn edited(
             Want::Object(Arc::new(generation))
         }
     };
-    Change { key, want, base, number: None }
+    Change {
+        key,
+        want,
+        base,
+        number: None,
+    }
 }
 
 fn apply(attrs: &mut Attrs, change: &SetAttr) {

@@ -46,7 +46,11 @@ impl Fs {
         emit: &mut (dyn FnMut(&DirEntry) -> bool + Send),
     ) -> Result<()> {
         let handle = self.handles.dir(fh)?;
-        let path = self.names.lock().path(handle.ino).ok_or(FsError::NotFound)?;
+        let path = self
+            .names
+            .lock()
+            .path(handle.ino)
+            .ok_or(FsError::NotFound)?;
         let names = match handle.names {
             Some(names) if offset > 0 => names,
             _ => {
@@ -65,14 +69,20 @@ impl Fs {
         let first = usize::try_from(offset.max(DOTS) - DOTS).unwrap_or(usize::MAX);
         for (index, name) in names.iter().enumerate().skip(first) {
             let child = path.join(name);
-            let Seen::Here(node, _) = self.tree.view(|view| view.lookup(&child)) else { continue };
+            let Seen::Here(node, _) = self.tree.view(|view| view.lookup(&child)) else {
+                continue;
+            };
             let known = self.names.lock().peek(handle.ino, name);
             let stat = match known {
                 Some(ino) => self.stat(ino, &child, &node),
                 None => self.stat(UNNUMBERED, &child, &node),
             };
             let next = i64::try_from(index).unwrap_or(i64::MAX - DOTS - 1) + DOTS + 1;
-            let mut entry = DirEntry { name: name.as_str().into(), stat, next };
+            let mut entry = DirEntry {
+                name: name.as_str().into(),
+                stat,
+                next,
+            };
             if plus {
                 entry.stat.ino = self.names.lock().intern(handle.ino, name, node.kind);
             }
@@ -108,7 +118,11 @@ impl Fs {
             return Err(FsError::NotFound);
         };
         let stat: Stat = self.stat(if at == 0 { ino } else { ROOT }, &of, &node);
-        Ok(DirEntry { name: name.into(), stat, next: at + 1 })
+        Ok(DirEntry {
+            name: name.into(),
+            stat,
+            next: at + 1,
+        })
     }
 }
 

@@ -47,7 +47,15 @@ pub(super) struct Draft {
 
 impl Draft {
     pub(super) fn new(extents: Extents, len: u64, attrs: Attrs, base: Base) -> Self {
-        Self { extents, len, attrs, buffer: Vec::new(), epoch: 0, base, pins: Vec::new() }
+        Self {
+            extents,
+            len,
+            attrs,
+            buffer: Vec::new(),
+            epoch: 0,
+            base,
+            pins: Vec::new(),
+        }
     }
 
     /// Writes. Blocking (page cache). `writer` is the open file's, made when it is needed.
@@ -65,12 +73,17 @@ impl Draft {
             self.extents.put(Extent {
                 at: offset,
                 len: data.len() as u64,
-                from: Source::Local { file: FileNo::INLINE, offset: self.buffer.len() as u64 },
+                from: Source::Local {
+                    file: FileNo::INLINE,
+                    offset: self.buffer.len() as u64,
+                },
             });
             self.buffer.extend_from_slice(data);
         } else {
             self.spill(writer, spool)?;
-            let Some(writer) = writer else { return Err(io::ErrorKind::NotFound.into()) };
+            let Some(writer) = writer else {
+                return Err(io::ErrorKind::NotFound.into());
+            };
             self.write_to(writer, offset, data)?;
         }
         self.len = self.len.max(end);
@@ -108,12 +121,22 @@ impl Draft {
     pub(super) fn compacted(&self) -> (Extents, Vec<u8>) {
         let mut inline = Vec::new();
         let extents = self.extents.map(|extent| {
-            let Source::Local { file: FileNo::INLINE, offset } = extent.from else {
+            let Source::Local {
+                file: FileNo::INLINE,
+                offset,
+            } = extent.from
+            else {
                 return vec![extent.clone()];
             };
-            let from = Source::Local { file: FileNo::INLINE, offset: inline.len() as u64 };
+            let from = Source::Local {
+                file: FileNo::INLINE,
+                offset: inline.len() as u64,
+            };
             inline.extend_from_slice(self.inline(offset, extent.len));
-            vec![Extent { from, ..extent.clone() }]
+            vec![Extent {
+                from,
+                ..extent.clone()
+            }]
         });
         (extents, inline)
     }
@@ -124,7 +147,12 @@ impl Draft {
             Some(writer) => writer,
             None => {
                 let file = Arc::new(spool.create()?);
-                writer.insert(Writer { file, end: 0, sealed: 0, is_dirty: false })
+                writer.insert(Writer {
+                    file,
+                    end: 0,
+                    sealed: 0,
+                    is_dirty: false,
+                })
             }
         };
         if self.buffer.is_empty() {
@@ -132,7 +160,11 @@ impl Draft {
         }
         let (extents, bytes) = self.compacted();
         for extent in extents.iter() {
-            if let Source::Local { file: FileNo::INLINE, offset } = extent.from {
+            if let Source::Local {
+                file: FileNo::INLINE,
+                offset,
+            } = extent.from
+            {
                 let start = usize::try_from(offset).map_err(io::Error::other)?;
                 let len = usize::try_from(extent.len).map_err(io::Error::other)?;
                 self.write_to(writer, extent.at, &bytes[start..start + len])?;
@@ -150,18 +182,20 @@ impl Draft {
             .cover(offset, end)
             .into_iter()
             .filter_map(|piece| match piece.ok()? {
-                Extent { at, len, from: Source::Local { file, offset } }
-                    if file == mine && offset >= writer.sealed =>
-                {
-                    Some((at, len, offset))
-                }
+                Extent {
+                    at,
+                    len,
+                    from: Source::Local { file, offset },
+                } if file == mine && offset >= writer.sealed => Some((at, len, offset)),
                 _ => None,
             })
             .collect();
         let mut at = offset;
         for (start, len, place) in in_place {
             self.append_to(writer, at, slice(data, offset, at, start))?;
-            writer.file.write_at(slice(data, offset, start, start + len), place)?;
+            writer
+                .file
+                .write_at(slice(data, offset, start, start + len), place)?;
             writer.is_dirty = true;
             at = start + len;
         }
@@ -177,8 +211,15 @@ impl Draft {
         writer.file.write_at(data, place)?;
         writer.is_dirty = true;
         writer.end = place + data.len() as u64;
-        let from = Source::Local { file: writer.file.number(), offset: place };
-        self.extents.put(Extent { at, len: data.len() as u64, from });
+        let from = Source::Local {
+            file: writer.file.number(),
+            offset: place,
+        };
+        self.extents.put(Extent {
+            at,
+            len: data.len() as u64,
+            from,
+        });
         Ok(())
     }
 }

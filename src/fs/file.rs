@@ -77,6 +77,10 @@ pub(super) struct OpenFile {
 
 impl OpenFile {
     pub(super) fn new(ino: Ino) -> Self {
-        Self { ino, inner: Mutex::default(), seal: Arc::new(Semaphore::new(1)) }
+        Self {
+            ino,
+            inner: Mutex::default(),
+            seal: Arc::new(Semaphore::new(1)),
+        }
     }
 }

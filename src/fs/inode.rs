@@ -38,8 +38,18 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new() -> Self {
-        let root = Inode { edge: None, kind: Kind::Dir, lookups: 1, children: 0, open: None };
-        Self { nodes: HashMap::from([(ROOT, root)]), edges: HashMap::new(), next: 2 }
+        let root = Inode {
+            edge: None,
+            kind: Kind::Dir,
+            lookups: 1,
+            children: 0,
+            open: None,
+        };
+        Self {
+            nodes: HashMap::from([(ROOT, root)]),
+            edges: HashMap::new(),
+            next: 2,
+        }
     }
 
     /// The path an inode has now; `None` if it was removed (or is not known).
@@ -86,8 +96,16 @@ impl Table {
         let ino = Ino(self.next);
         self.next += 1;
         self.edges.insert(edge.clone(), ino);
-        self.nodes
-            .insert(ino, Inode { edge: Some(edge), kind, lookups: 0, children: 0, open: None });
+        self.nodes.insert(
+            ino,
+            Inode {
+                edge: Some(edge),
+                kind,
+                lookups: 0,
+                children: 0,
+                open: None,
+            },
+        );
         if let Some(parent) = self.nodes.get_mut(&parent) {
             parent.children += 1;
         }
@@ -163,12 +181,17 @@ impl Table {
     /// As `open_file`, made if there is none.
     pub(super) fn open_or_new(&mut self, ino: Ino) -> Option<Arc<OpenFile>> {
         let node = self.nodes.get_mut(&ino)?;
-        Some(Arc::clone(node.open.get_or_insert_with(|| Arc::new(OpenFile::new(ino)))))
+        Some(Arc::clone(
+            node.open
+                .get_or_insert_with(|| Arc::new(OpenFile::new(ino))),
+        ))
     }
 
     /// Whether `open` is (again) what the inode's handles share.
     pub(super) fn keeps_open(&mut self, ino: Ino, open: &Arc<OpenFile>) -> bool {
-        let Some(node) = self.nodes.get_mut(&ino) else { return false };
+        let Some(node) = self.nodes.get_mut(&ino) else {
+            return false;
+        };
         Arc::ptr_eq(node.open.get_or_insert_with(|| Arc::clone(open)), open)
     }
 
@@ -197,7 +220,9 @@ impl Table {
     fn reap(&mut self, ino: Ino) {
         let mut at = ino;
         while at != ROOT {
-            let Some(node) = self.nodes.get(&at) else { return };
+            let Some(node) = self.nodes.get(&at) else {
+                return;
+            };
             if node.lookups > 0 || node.open.is_some() || node.children > 0 {
                 return;
             }
@@ -205,7 +230,9 @@ impl Table {
             self.nodes.remove(&at);
             let Some(edge) = edge else { return };
             self.edges.remove(&edge);
-            let Some(parent) = self.nodes.get_mut(&edge.0) else { return };
+            let Some(parent) = self.nodes.get_mut(&edge.0) else {
+                return;
+            };
             parent.children -= 1;
             at = edge.0;
         }
@@ -246,7 +273,11 @@ mod tests {
         let dir = table.intern(ROOT, &name("d"), Kind::Dir);
         let file = table.intern(dir, &name("f"), Kind::File);
         table.forget(dir, 1);
-        assert_eq!(table.path(file).unwrap().as_str(), "d/f", "a child keeps its directory");
+        assert_eq!(
+            table.path(file).unwrap().as_str(),
+            "d/f",
+            "a child keeps its directory"
+        );
         table.forget(file, 1);
         assert_eq!((table.count(), table.edges.len()), (1, 0));
     }

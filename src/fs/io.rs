@@ -44,7 +44,10 @@ impl Fs {
         // them: then they are looked up again, and found in the cache.
         for _ in 0..3 {
             let content = self.content(&handle.file, offset, size)?;
-            match self.read_content(&content, offset, size, &handle.window).await {
+            match self
+                .read_content(&content, offset, size, &handle.window)
+                .await
+            {
                 Err(ReadError::Disk(libc::ENOENT)) => last = ReadError::Disk(libc::EIO),
                 Err(error) => return Err(error.into()),
                 Ok(bytes) => return Ok(bytes),
@@ -57,10 +60,19 @@ impl Fs {
     ///
     /// # Errors
     /// `Full`, `TooBig`, of the disk.
-    pub async fn write(self: &Arc<Self>, _ino: Ino, fh: Fh, offset: u64, data: Bytes) -> Result<u32> {
+    pub async fn write(
+        self: &Arc<Self>,
+        _ino: Ino,
+        fh: Fh,
+        offset: u64,
+        data: Bytes,
+    ) -> Result<u32> {
         let handle = self.handles.file(fh)?;
         let written = u32::try_from(data.len()).map_err(|_| FsError::Invalid)?;
-        self.edit(&handle.file, move |fs, inner| fs.write_draft(inner, offset, &data)).await?;
+        self.edit(&handle.file, move |fs, inner| {
+            fs.write_draft(inner, offset, &data)
+        })
+        .await?;
         Ok(written)
     }
 
@@ -103,7 +115,10 @@ impl Fs {
         mode: i32,
     ) -> Result<()> {
         let handle = self.handles.file(fh)?;
-        let end = offset.checked_add(len).filter(|end| *end <= FILE_MAX).ok_or(FsError::TooBig)?;
+        let end = offset
+            .checked_add(len)
+            .filter(|end| *end <= FILE_MAX)
+            .ok_or(FsError::TooBig)?;
         let known =
             libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE;
         if mode & !known != 0 {
@@ -111,7 +126,9 @@ impl Fs {
         }
         let makes_hole = mode & (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE) != 0;
         self.edit(&handle.file, move |_, inner| {
-            let Some(draft) = &mut inner.draft else { return Ok(()) };
+            let Some(draft) = &mut inner.draft else {
+                return Ok(());
+            };
             if makes_hole {
                 draft.punch(offset, end);
             }
@@ -148,7 +165,10 @@ impl Fs {
         }
         let extents = content.extents.slice(from.1, end);
         let pin = self.tree.pin(&extents);
-        self.edit(&target, move |fs, inner| fs.splice(inner, to.1, len, &extents)).await?;
+        self.edit(&target, move |fs, inner| {
+            fs.splice(inner, to.1, len, &extents)
+        })
+        .await?;
         drop(pin);
         u32::try_from(len).map_err(|_| FsError::Invalid)
     }
@@ -167,12 +187,16 @@ impl Fs {
         let mut pieces = content.extents.cover(at, content.len).into_iter();
         let found = match whence {
             libc::SEEK_DATA => pieces.find_map(|piece| piece.ok().map(|extent| extent.at)),
-            libc::SEEK_HOLE => {
-                Some(pieces.find_map(|p| p.err().map(|gap| gap.start)).unwrap_or(content.len))
-            }
+            libc::SEEK_HOLE => Some(
+                pieces
+                    .find_map(|p| p.err().map(|gap| gap.start))
+                    .unwrap_or(content.len),
+            ),
             _ => return Err(FsError::Invalid),
         };
-        found.and_then(|at| i64::try_from(at).ok()).ok_or(FsError::NoSuchOffset)
+        found
+            .and_then(|at| i64::try_from(at).ok())
+            .ok_or(FsError::NoSuchOffset)
     }
 
     async fn read_content(
@@ -184,10 +208,16 @@ impl Fs {
     ) -> std::result::Result<Bytes, ReadError> {
         let at = offset - content.start;
         if !content.is_draft {
-            return self.reader.read_at(&content.extents, content.len, at, size, window).await;
+            return self
+                .reader
+                .read_at(&content.extents, content.len, at, size, window)
+                .await;
         }
         let once = Window::default();
-        let bytes = self.reader.read_at(&content.extents, content.len, at, size, &once).await?;
+        let bytes = self
+            .reader
+            .read_at(&content.extents, content.len, at, size, &once)
+            .await?;
         if content.inline.is_empty() {
             return Ok(bytes);
         }
@@ -205,25 +235,48 @@ impl Fs {
     /// What `offset..offset + size` of an open file is made of now.
     fn content(&self, file: &OpenFile, offset: u64, size: usize) -> Result<Stretch> {
         let inner = file.inner.lock();
-        let Some(draft) = &inner.draft else { return self.clean_content(file.ino, &inner) };
+        let Some(draft) = &inner.draft else {
+            return self.clean_content(file.ino, &inner);
+        };
         let end = offset.saturating_add(size as u64).min(draft.len);
         let mut extents = draft.extents.slice(offset.min(end), end);
         let mut inline = Vec::new();
-        for piece in draft.extents.cover(offset.min(end), end).into_iter().flatten() {
-            if let Source::Local { file: FileNo::INLINE, offset: place } = piece.from {
+        for piece in draft
+            .extents
+            .cover(offset.min(end), end)
+            .into_iter()
+            .flatten()
+        {
+            if let Source::Local {
+                file: FileNo::INLINE,
+                offset: place,
+            } = piece.from
+            {
                 let bytes = Bytes::copy_from_slice(draft.inline(place, piece.len));
                 inline.push((piece.at, bytes));
                 extents.cut(piece.at - offset, piece.end() - offset);
             }
         }
         let len = draft.len.saturating_sub(offset);
-        Ok(Stretch { extents, len, start: offset, inline, is_draft: true })
+        Ok(Stretch {
+            extents,
+            len,
+            start: offset,
+            inline,
+            is_draft: true,
+        })
     }
 
     fn clean_content(&self, ino: Ino, inner: &Inner) -> Result<Stretch> {
         let node = self.clean_node(ino, inner)?;
         let (extents, len) = (node.extents(), node.len);
-        Ok(Stretch { extents, len, start: 0, inline: Vec::new(), is_draft: false })
+        Ok(Stretch {
+            extents,
+            len,
+            start: 0,
+            inline: Vec::new(),
+            is_draft: false,
+        })
     }
 
     /// The node that an open file without a draft shows.
@@ -231,7 +284,10 @@ impl Fs {
         let path = self.names.lock().path(ino);
         if let Some(path) = path
             && let Seen::Here(node, _) = self.tree.view(|view| view.lookup(&path))
-            && inner.shown.as_ref().is_none_or(|shown| shown.continues_as(&node))
+            && inner
+                .shown
+                .as_ref()
+                .is_none_or(|shown| shown.continues_as(&node))
         {
             return Ok(*node);
         }
@@ -289,10 +345,15 @@ impl Fs {
                 Source::Local { file, offset } if spool.is_segment(file) => {
                     let len = usize::try_from(extent.len).map_err(|_| FsError::TooBig)?;
                     let bytes = spool.read_at(file, offset, len)?;
-                    let from =
-                        Source::Local { file: FileNo::INLINE, offset: draft.buffer.len() as u64 };
+                    let from = Source::Local {
+                        file: FileNo::INLINE,
+                        offset: draft.buffer.len() as u64,
+                    };
                     draft.buffer.extend_from_slice(&bytes);
-                    draft.extents.put(Extent { from, ..extent.clone() });
+                    draft.extents.put(Extent {
+                        from,
+                        ..extent.clone()
+                    });
                 }
                 Source::Local { .. } | Source::Remote { .. } => draft.extents.put(extent.clone()),
             }
@@ -302,14 +363,24 @@ impl Fs {
     }
 
     fn write_draft(&self, inner: &mut Inner, offset: u64, data: &[u8]) -> Result<()> {
-        let end = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_MAX);
+        let end = offset
+            .checked_add(data.len() as u64)
+            .filter(|end| *end <= FILE_MAX);
         end.ok_or(FsError::TooBig)?;
-        let Inner { draft: Some(draft), writer, .. } = inner else { return Ok(()) };
+        let Inner {
+            draft: Some(draft),
+            writer,
+            ..
+        } = inner
+        else {
+            return Ok(());
+        };
         let may_inline = self.buffered.load(Ordering::Relaxed) < BUFFERED_MAX;
         let before = draft.buffer.len();
         let done = draft.write(writer, self.log.spool(), offset, data, may_inline);
         draft.attrs.mtime = Some(clock());
-        self.buffered.fetch_add(draft.buffer.len(), Ordering::Relaxed);
+        self.buffered
+            .fetch_add(draft.buffer.len(), Ordering::Relaxed);
         self.unbuffer(before);
         Ok(done?)
     }
@@ -317,12 +388,16 @@ impl Fs {
     /// Lets bytes of another file stand in this one. Small ones in a segment are copied.
     fn splice(&self, inner: &mut Inner, at: u64, len: u64, extents: &Extents) -> Result<()> {
         let spool = self.log.spool();
-        let Some(draft) = &mut inner.draft else { return Ok(()) };
+        let Some(draft) = &mut inner.draft else {
+            return Ok(());
+        };
         draft.splice(at, len, extents);
         draft.pins.push(self.tree.pin(extents));
         draft.attrs.mtime = Some(clock());
         for extent in extents.iter() {
-            let Source::Local { file, offset } = extent.from else { continue };
+            let Source::Local { file, offset } = extent.from else {
+                continue;
+            };
             if spool.is_segment(file) {
                 debug_assert!(extent.len <= INLINE_MAX as u64, "a record's bytes are few");
                 let len = usize::try_from(extent.len).map_err(|_| FsError::TooBig)?;

@@ -129,7 +129,11 @@ impl Learner {
             self.stale.fetch_add(1, Ordering::Relaxed);
             return Learnt::Silence;
         }
-        let patience = if is_needed { self.read_timeout } else { self.stale_after };
+        let patience = if is_needed {
+            self.read_timeout
+        } else {
+            self.stale_after
+        };
         match tokio::time::timeout(patience, self.flight(question)).await {
             Ok(Ok(())) => Learnt::Yes,
             Ok(Err(error)) if !error.is_silence() => Learnt::Refused(error),
@@ -156,8 +160,9 @@ impl Learner {
             }
             answer
         });
-        let flight =
-            async move { task.await.unwrap_or(Err(StoreError::Deadline)) }.boxed().shared();
+        let flight = async move { task.await.unwrap_or(Err(StoreError::Deadline)) }
+            .boxed()
+            .shared();
         flights.insert(question, flight.clone());
         flight
     }
@@ -191,7 +196,10 @@ impl Learner {
 
     async fn ask_list(&self, path: &RelPath) -> Answer {
         let asked = self.tree.ask();
-        let mut request = ListRequest { delimited: true, ..below(path, PAGE_KEYS) };
+        let mut request = ListRequest {
+            delimited: true,
+            ..below(path, PAGE_KEYS)
+        };
         let mut is_there = path.is_root();
         loop {
             let page = self.store.list(&request).await?;
@@ -230,8 +238,13 @@ impl Learner {
     async fn ask_head(&self, key: &RelKey) -> Answer {
         let asked = self.tree.ask();
         let known = self.tree.known(key);
-        let has_attrs = known.as_ref().is_some_and(|known| self.tree.remembered(&known.id).is_some());
-        let unless = known.as_ref().filter(|_| has_attrs).map(|known| &known.id.etag);
+        let has_attrs = known
+            .as_ref()
+            .is_some_and(|known| self.tree.remembered(&known.id).is_some());
+        let unless = known
+            .as_ref()
+            .filter(|_| has_attrs)
+            .map(|known| &known.id.etag);
         match self.store.head(&ObjectKey::from(key), unless).await {
             Ok(meta) => asked.head(key, Some(&meta)),
             Err(StoreError::NotModified) => asked.head(key, known.as_ref()),
@@ -243,7 +256,10 @@ impl Learner {
 
     async fn ask_empty(&self, path: &RelPath) -> Answer {
         let asked = self.tree.ask();
-        let request = ListRequest { delimited: true, ..below(path, 2) };
+        let request = ListRequest {
+            delimited: true,
+            ..below(path, 2)
+        };
         let page = self.store.list(&request).await?;
         if !path.is_root() {
             asked.dir_probed(path, !page.objects.is_empty() || !page.prefixes.is_empty());
@@ -257,7 +273,11 @@ impl Learner {
 }
 
 fn below(path: &RelPath, max_keys: u16) -> ListRequest {
-    ListRequest { prefix: path.dir_prefix(), max_keys, ..ListRequest::default() }
+    ListRequest {
+        prefix: path.dir_prefix(),
+        max_keys,
+        ..ListRequest::default()
+    }
 }
 
 fn now() -> Instant {

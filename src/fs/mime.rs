@@ -41,7 +41,9 @@ const BY_ENDING: [(&str, &str); 31] = [
 pub(super) fn content_type(name: &Name) -> Option<&'static str> {
     let (stem, ending) = name.as_str().rsplit_once('.')?;
     let ending = ending.to_ascii_lowercase();
-    let at = BY_ENDING.binary_search_by(|(known, _)| (*known).cmp(ending.as_str())).ok()?;
+    let at = BY_ENDING
+        .binary_search_by(|(known, _)| (*known).cmp(ending.as_str()))
+        .ok()?;
     (!stem.is_empty()).then_some(BY_ENDING[at].1)
 }
 

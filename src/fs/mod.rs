@@ -237,10 +237,23 @@ impl Fs {
     /// Builds the verbs.
     #[must_use]
     pub fn new(config: Config, parts: Parts) -> Arc<Self> {
-        let Parts { tree, reader, store, log, sent_bytes } = parts;
-        let learner =
-            Learner::new(Arc::clone(&tree), store, config.stale_after, config.read_timeout);
-        let root = Attrs { kind: Kind::Dir, ..Attrs::default() };
+        let Parts {
+            tree,
+            reader,
+            store,
+            log,
+            sent_bytes,
+        } = parts;
+        let learner = Learner::new(
+            Arc::clone(&tree),
+            store,
+            config.stale_after,
+            config.read_timeout,
+        );
+        let root = Attrs {
+            kind: Kind::Dir,
+            ..Attrs::default()
+        };
         Arc::new(Self {
             config,
             tree,
@@ -279,10 +292,18 @@ impl Fs {
     pub fn statfs(&self) -> Result<StatFs> {
         let files = 1 << 40;
         Ok(match self.config.statfs {
-            StatfsMode::Cloud => StatFs { blocks: 1 << 40, free: 1 << 40, files },
+            StatfsMode::Cloud => StatFs {
+                blocks: 1 << 40,
+                free: 1 << 40,
+                files,
+            },
             StatfsMode::Spool => {
                 let (used, cap) = self.log.spool().usage();
-                StatFs { blocks: cap / BLOCK, free: cap.saturating_sub(used) / BLOCK, files }
+                StatFs {
+                    blocks: cap / BLOCK,
+                    free: cap.saturating_sub(used) / BLOCK,
+                    files,
+                }
             }
         })
     }
@@ -297,7 +318,11 @@ impl Fs {
     }
 
     fn must_be_writable(&self) -> Result<()> {
-        if self.config.read_only { Err(FsError::ReadOnly) } else { Ok(()) }
+        if self.config.read_only {
+            Err(FsError::ReadOnly)
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -33,19 +33,17 @@ impl Fs {
     ///
     /// # Errors
     /// `Exists`, and those of every change.
-    pub async fn mkdir(
-        &self,
-        parent: Ino,
-        name: &[u8],
-        mode: u32,
-        caller: Caller,
-    ) -> Result<Stat> {
+    pub async fn mkdir(&self, parent: Ino, name: &[u8], mode: u32, caller: Caller) -> Result<Stat> {
         self.must_be_writable()?;
         let name = Name::from_bytes(name)?;
         let was_known = !matches!(self.see(parent, &name).await?.1, Seen::Unknown);
         let attrs = Attrs::new(Kind::Dir, mode, caller.uid, caller.gid, clock());
         let (path, seq) = self.make(parent, &name, |_| {
-            let generation = Generation { extents: Extents::default(), len: 0, attrs };
+            let generation = Generation {
+                extents: Extents::default(),
+                len: 0,
+                attrs,
+            };
             (Want::Object(Arc::new(generation)), Vec::new())
         })?;
         if was_known {
@@ -59,19 +57,17 @@ impl Fs {
     ///
     /// # Errors
     /// `Exists`, and those of every change.
-    pub async fn mknod(
-        &self,
-        parent: Ino,
-        name: &[u8],
-        mode: u32,
-        caller: Caller,
-    ) -> Result<Stat> {
+    pub async fn mknod(&self, parent: Ino, name: &[u8], mode: u32, caller: Caller) -> Result<Stat> {
         self.must_be_writable()?;
         let name = Name::from_bytes(name)?;
         self.see(parent, &name).await?;
         let attrs = self.file_attrs(&name, mode, caller);
         let (_, seq) = self.make(parent, &name, |_| {
-            let generation = Generation { extents: Extents::default(), len: 0, attrs };
+            let generation = Generation {
+                extents: Extents::default(),
+                len: 0,
+                attrs,
+            };
             (Want::Object(Arc::new(generation)), Vec::new())
         })?;
         self.log.flushed(seq).await?;
@@ -96,9 +92,16 @@ impl Fs {
         let (_, seq) = self.make(parent, &name, |_| {
             let len = target.len() as u64;
             let mut extents = Extents::default();
-            let from = Source::Local { file: FileNo::INLINE, offset: 0 };
+            let from = Source::Local {
+                file: FileNo::INLINE,
+                offset: 0,
+            };
             extents.put(Extent { at: 0, len, from });
-            let generation = Generation { extents, len, attrs };
+            let generation = Generation {
+                extents,
+                len,
+                attrs,
+            };
             (Want::Object(Arc::new(generation)), target.to_vec())
         })?;
         self.log.flushed(seq).await?;
@@ -119,7 +122,10 @@ impl Fs {
         }
         let size = usize::try_from(node.len).map_err(|_| FsError::Invalid)?;
         let window = crate::read::Window::default();
-        Ok(self.reader.read_at(&node.extents(), node.len, 0, size, &window).await?)
+        Ok(self
+            .reader
+            .read_at(&node.extents(), node.len, 0, size, &window)
+            .await?)
     }
 
     /// Removes a file or symbolic link. Open handles go on with what they have.
@@ -135,14 +141,22 @@ impl Fs {
             let path = child(&table, parent, &name)?;
             let key = RelKey::file(&path);
             let mut removed = None;
-            let seq = self.tree.change(|view| {
+            let seq = self.tree.change::<FsError>(|view| {
                 let node = here(view, &path)?;
                 if node.kind == Kind::Dir {
                     return Err(FsError::IsDir);
                 }
                 let base = view.base(&key);
                 removed = Some(node);
-                Ok((vec![Change { key, want: Want::Gone, base, number: None }], Vec::new()))
+                Ok((
+                    vec![Change {
+                        key,
+                        want: Want::Gone,
+                        base,
+                        number: None,
+                    }],
+                    Vec::new(),
+                ))
             })?;
             (table.detach(parent, &name).zip(removed), seq)
         };
@@ -165,7 +179,7 @@ impl Fs {
             let mut table = self.names.lock();
             let path = child(&table, parent, &name)?;
             let key = RelKey::dir(&path);
-            let seq = self.tree.change(|view| {
+            let seq = self.tree.change::<FsError>(|view| {
                 if here(view, &path)?.kind != Kind::Dir {
                     return Err(FsError::NotDir);
                 }
@@ -173,7 +187,15 @@ impl Fs {
                     return Err(FsError::NotEmpty);
                 }
                 let base = view.base(&key);
-                Ok((vec![Change { key, want: Want::Gone, base, number: None }], Vec::new()))
+                Ok((
+                    vec![Change {
+                        key,
+                        want: Want::Gone,
+                        base,
+                        number: None,
+                    }],
+                    Vec::new(),
+                ))
             })?;
             table.detach(parent, &name);
             seq
@@ -191,7 +213,10 @@ impl Fs {
     /// What is at a path, the bucket asked if that is needed. Never `Unknown`.
     pub(super) async fn look(&self, path: &RelPath) -> Result<Seen> {
         let seen = self.tree.view(|view| view.lookup(path));
-        if matches!(&seen, Seen::Here(_, Freshness::Fresh) | Seen::NotHere(Freshness::Fresh)) {
+        if matches!(
+            &seen,
+            Seen::Here(_, Freshness::Fresh) | Seen::NotHere(Freshness::Fresh)
+        ) {
             return Ok(seen);
         }
         match self.learner.name(path, &seen).await {
@@ -212,9 +237,9 @@ impl Fs {
 
     /// Makes sure that it is known whether a directory is empty.
     pub(super) async fn know_if_empty(&self, path: &RelPath) -> Result<()> {
-        let is_known = self.tree.view(|view| {
-            !view.is_empty(path) || view.listed(path) == Some(Freshness::Fresh)
-        });
+        let is_known = self
+            .tree
+            .view(|view| !view.is_empty(path) || view.listed(path) == Some(Freshness::Fresh));
         if is_known {
             return Ok(());
         }
@@ -231,7 +256,7 @@ impl Fs {
         let (ino, node, path) = {
             let mut table = self.names.lock();
             let path = child(&table, parent, name)?;
-            let node = self.tree.view(|view| here::<FsError>(view, &path))?;
+            let node = self.tree.view(|view| here(view, &path))?;
             (table.intern(parent, name, node.kind), node, path)
         };
         Ok(self.stat(ino, &path, &node))
@@ -241,11 +266,17 @@ impl Fs {
     pub(super) fn part_ways(&self, parent: Ino, name: &Name, node: &Node) {
         let file = {
             let table = self.names.lock();
-            table.peek(parent, name).and_then(|ino| table.open_file(ino))
+            table
+                .peek(parent, name)
+                .and_then(|ino| table.open_file(ino))
         };
         let Some(file) = file else { return };
-        let continues =
-            file.inner.lock().shown.as_ref().is_none_or(|shown| shown.continues_as(node));
+        let continues = file
+            .inner
+            .lock()
+            .shown
+            .as_ref()
+            .is_none_or(|shown| shown.continues_as(node));
         if !continues {
             self.names.lock().detach(parent, name);
         }
@@ -253,7 +284,9 @@ impl Fs {
 
     /// The content of an open inode whose name is gone stays readable through its handles.
     pub(super) fn orphan(&self, ino: Ino, node: Node) {
-        let Some(file) = self.names.lock().open_file(ino) else { return };
+        let Some(file) = self.names.lock().open_file(ino) else {
+            return;
+        };
         let pin = self.tree.pin(&node.extents());
         let mut inner = file.inner.lock();
         inner.orphan = Some((node, pin));
@@ -281,22 +314,38 @@ impl Fs {
         let path = child(&table, parent, name)?;
         let (want, inline) = content(&path);
         let is_dir = matches!(&want, Want::Object(made) if made.attrs.kind == Kind::Dir);
-        let key = if is_dir { RelKey::dir(&path) } else { RelKey::file(&path) };
+        let key = if is_dir {
+            RelKey::dir(&path)
+        } else {
+            RelKey::file(&path)
+        };
         self.must_fit(&key)?;
-        let seq = self.tree.change(|view| {
+        let seq = self.tree.change::<FsError>(|view| {
             if matches!(view.lookup(&path), Seen::Here(..)) {
                 return Err(FsError::Exists);
             }
             allowed(view, &path)?;
             let base = view.base(&key);
-            Ok((vec![Change { key, want, base, number: None }], inline))
+            Ok((
+                vec![Change {
+                    key,
+                    want,
+                    base,
+                    number: None,
+                }],
+                inline,
+            ))
         })?;
         Ok((path, seq))
     }
 
     /// Whether the key is not longer than S3 takes.
     pub(super) fn must_fit(&self, key: &RelKey) -> Result<()> {
-        if key.as_str().len() > self.config.key_max { Err(FsError::NameTooLong) } else { Ok(()) }
+        if key.as_str().len() > self.config.key_max {
+            Err(FsError::NameTooLong)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -306,11 +355,11 @@ pub(super) fn child(table: &Table, parent: Ino, name: &Name) -> Result<RelPath> 
 }
 
 /// What is at a path as far as known.
-pub(super) fn here<E: From<FsError>>(view: &View<'_>, path: &RelPath) -> std::result::Result<Node, E> {
+pub(super) fn here(view: &View<'_>, path: &RelPath) -> Result<Node> {
     match view.lookup(path) {
         Seen::Here(node, _) => Ok(*node),
-        Seen::NotHere(_) => Err(FsError::NotFound.into()),
-        Seen::Unknown => Err(FsError::Unreachable.into()),
+        Seen::NotHere(_) => Err(FsError::NotFound),
+        Seen::Unknown => Err(FsError::Unreachable),
     }
 }
 
@@ -328,16 +377,23 @@ pub(super) fn allowed(view: &View<'_>, path: &RelPath) -> Result<()> {
 
 /// A node as a generation that can be wanted at another key.
 pub(super) fn as_generation(node: &Node) -> Generation {
-    let mut attrs = node
-        .attrs
-        .clone()
-        .unwrap_or_else(|| Attrs { kind: node.kind, ..Attrs::default() });
+    let mut attrs = node.attrs.clone().unwrap_or_else(|| Attrs {
+        kind: node.kind,
+        ..Attrs::default()
+    });
     // Elsewhere the object gets a new LastModified: what was shown as its mtime goes along.
-    attrs.mtime = attrs.mtime.or(node.modified.map(|secs| crate::types::Time { secs, nanos: 0 }));
+    attrs.mtime = attrs.mtime.or(node
+        .modified
+        .map(|secs| crate::types::Time { secs, nanos: 0 }));
     match &node.content {
-        Content::Pending(generation, _) => Generation { attrs, ..(**generation).clone() },
-        Content::Remote(..) | Content::Open(_) | Content::None => {
-            Generation { extents: node.extents(), len: node.len, attrs }
-        }
+        Content::Pending(generation, _) => Generation {
+            attrs,
+            ..(**generation).clone()
+        },
+        Content::Remote(..) | Content::Open(_) | Content::None => Generation {
+            extents: node.extents(),
+            len: node.len,
+            attrs,
+        },
     }
 }

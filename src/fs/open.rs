@@ -18,7 +18,7 @@ impl Fs {
     /// # Errors
     /// Those of open(2); `Stale` where somebody else replaced what open handles still read: the
     /// kernel looks the name up again and opens what is there now.
-    pub async fn open(&self, ino: Ino, flags: i32, caller: Caller) -> Result<Opened> {
+    pub async fn open(self: &Arc<Self>, ino: Ino, flags: i32, caller: Caller) -> Result<Opened> {
         let may_write = flags & libc::O_ACCMODE != libc::O_RDONLY;
         if may_write || flags & libc::O_TRUNC != 0 {
             self.must_be_writable()?;
@@ -26,7 +26,9 @@ impl Fs {
         let Some(path) = self.names.lock().path(ino) else {
             return self.open_orphan(ino, flags, caller);
         };
-        let Seen::Here(node, _) = self.look(&path).await? else { return Err(FsError::NotFound) };
+        let Seen::Here(node, _) = self.look(&path).await? else {
+            return Err(FsError::NotFound);
+        };
         if node.kind == Kind::Dir {
             return Err(FsError::IsDir);
         }
@@ -46,7 +48,7 @@ impl Fs {
     /// # Errors
     /// Those of open(2) with `O_CREAT`.
     pub async fn create(
-        &self,
+        self: &Arc<Self>,
         parent: Ino,
         name: &[u8],
         mode: u32,
@@ -68,18 +70,29 @@ impl Fs {
             let path = child(&table, parent, &name)?;
             let key = RelKey::file(&path);
             self.must_fit(&key)?;
-            let want = Want::Open { attrs: Box::new(attrs.clone()), file: None };
+            let want = Want::Open {
+                attrs: Box::new(attrs.clone()),
+                file: None,
+            };
             let mut base = Base::Absent;
-            let seq = self.tree.change(|view| {
+            let seq = self.tree.change::<FsError>(|view| {
                 if matches!(view.lookup(&path), Seen::Here(..)) {
                     return Err(FsError::Exists);
                 }
                 allowed(view, &path)?;
                 base = view.base(&key);
                 let base = base.clone();
-                Ok((vec![Change { key, want, base, number: None }], Vec::new()))
+                Ok((
+                    vec![Change {
+                        key,
+                        want,
+                        base,
+                        number: None,
+                    }],
+                    Vec::new(),
+                ))
             })?;
-            let node = self.tree.view(|view| here::<FsError>(view, &path))?;
+            let node = self.tree.view(|view| here(view, &path))?;
             table.detach(parent, &name);
             let ino = table.intern(parent, &name, Kind::File);
             let file = table.open_or_new(ino).ok_or(FsError::NotFound)?;
@@ -102,10 +115,16 @@ impl Fs {
     /// # Errors
     /// Nobody is told, but the log.
     pub async fn release(&self, ino: Ino, fh: Fh) -> Result<()> {
-        let Some(handle) = self.handles.remove(fh) else { return Ok(()) };
+        let Some(handle) = self.handles.remove(fh) else {
+            return Ok(());
+        };
         let file = handle.file;
         let is_last_writer = handle.may_write && file.inner.lock().writers == 1;
-        let sealed = if is_last_writer { self.seal(&file, true).await.map(|_| ()) } else { Ok(()) };
+        let sealed = if is_last_writer {
+            self.seal(&file, true).await.map(|_| ())
+        } else {
+            Ok(())
+        };
         let path = self.names.lock().path(ino);
         {
             let mut inner = file.inner.lock();
@@ -138,9 +157,16 @@ impl Fs {
         may_write: bool,
     ) -> Result<(Arc<OpenFile>, bool)> {
         loop {
-            let file = self.names.lock().open_or_new(ino).ok_or(FsError::NotFound)?;
+            let file = self
+                .names
+                .lock()
+                .open_or_new(ino)
+                .ok_or(FsError::NotFound)?;
             let mut inner = file.inner.lock();
-            let continues = inner.shown.as_ref().is_none_or(|old| old.continues_as(node));
+            let continues = inner
+                .shown
+                .as_ref()
+                .is_none_or(|old| old.continues_as(node));
             if inner.handles > 0 && inner.draft.is_none() && !continues {
                 drop(inner);
                 let mut table = self.names.lock();
@@ -187,7 +213,10 @@ impl Fs {
             opener: caller.pid,
             window: Arc::default(),
         };
-        Ok(Opened { fh: self.handles.add_file(handle)?, keep_cache })
+        Ok(Opened {
+            fh: self.handles.add_file(handle)?,
+            keep_cache,
+        })
     }
 
     fn open_orphan(&self, ino: Ino, flags: i32, caller: Caller) -> Result<Opened> {
@@ -208,7 +237,10 @@ impl Fs {
 
 /// A node that an open handle with these flags may begin a draft from.
 pub(super) fn draft_attrs(node: &Node) -> Attrs {
-    let unknown = || Attrs { kind: node.kind, ..Default::default() };
+    let unknown = || Attrs {
+        kind: node.kind,
+        ..Default::default()
+    };
     let mut attrs = node.attrs.clone().unwrap_or_else(unknown);
     if !matches!(node.content, Content::None) {
         attrs.mtime = Some(clock());

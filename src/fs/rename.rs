@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use crate::log::Change;
 use crate::tree::{Content, Node, View};
-use crate::types::{
-    Attrs, Extents, Generation, Kind, Name, RelKey, RelPath, Seq, Want,
-};
+use crate::types::{Attrs, Extents, Generation, Kind, Name, RelKey, RelPath, Seq, Want};
 
 use super::learn::Learnt;
 use super::names::{allowed, as_generation, child, here};
@@ -79,7 +77,8 @@ impl Fs {
     /// Makes sure that all below a directory is known, and whether the target is empty.
     async fn know_subtrees(&self, old: &RelPath, new: &RelPath) -> Result<()> {
         let is_dir = |path: &RelPath| {
-            self.tree.view(|view| here::<FsError>(view, path).is_ok_and(|n| n.kind == Kind::Dir))
+            self.tree
+                .view(|view| here(view, path).is_ok_and(|n| n.kind == Kind::Dir))
         };
         if !is_dir(old) {
             return Ok(());
@@ -100,13 +99,13 @@ impl Fs {
     fn move_to(&self, old: &RelPath, new: &RelPath, must_be_new: bool) -> Result<Moved> {
         let (mut replaced, mut dirs) = (None, Vec::new());
         let limits = (self.config.rename_limit, self.config.key_max);
-        let seq = self.tree.change(|view| {
-            let node = here::<FsError>(view, old)?;
+        let seq = self.tree.change::<FsError>(|view| {
+            let node = here(view, old)?;
             allowed(view, new)?;
             if node.kind == Kind::Dir && new.is_within(old) {
                 return Err(FsError::Invalid);
             }
-            match here::<FsError>(view, new) {
+            match here(view, new) {
                 Ok(_) if must_be_new => return Err(FsError::Exists),
                 Ok(there) => {
                     may_replace(view, &node, &there, new)?;
@@ -122,28 +121,44 @@ impl Fs {
             } else {
                 move_file(view, &node, old, new)
             };
-            if changes.iter().any(|change| change.key.as_str().len() > limits.1) {
+            if changes
+                .iter()
+                .any(|change| change.key.as_str().len() > limits.1)
+            {
                 return Err(FsError::NameTooLong);
             }
             Ok((changes, Vec::new()))
         })?;
-        Ok(Moved { seq, replaced, dirs })
+        Ok(Moved {
+            seq,
+            replaced,
+            dirs,
+        })
     }
 
     fn exchange(&self, a: &RelPath, b: &RelPath) -> Result<Moved> {
-        let seq = self.tree.change(|view| {
-            let (first, second) = (here::<FsError>(view, a)?, here::<FsError>(view, b)?);
+        let seq = self.tree.change::<FsError>(|view| {
+            let (first, second) = (here(view, a)?, here(view, b)?);
             if first.kind == Kind::Dir || second.kind == Kind::Dir {
                 return Err(FsError::Invalid);
             }
             let to = |path: &RelPath, node: &Node| {
                 let key = RelKey::file(path);
                 let base = view.base(&key);
-                Change { want: wanted(node), base, key, number: None }
+                Change {
+                    want: wanted(node),
+                    base,
+                    key,
+                    number: None,
+                }
             };
             Ok((vec![to(b, &first), to(a, &second)], Vec::new()))
         })?;
-        Ok(Moved { seq, replaced: None, dirs: Vec::new() })
+        Ok(Moved {
+            seq,
+            replaced: None,
+            dirs: Vec::new(),
+        })
     }
 }
 
@@ -160,21 +175,35 @@ fn may_replace(view: &View<'_>, node: &Node, there: &Node, new: &RelPath) -> Res
 /// A node's content wanted at another key.
 fn wanted(node: &Node) -> Want {
     match (&node.content, &node.attrs) {
-        (Content::Open(_), Some(attrs)) => {
-            Want::Open { attrs: Box::new(attrs.clone()), file: None }
-        }
+        (Content::Open(_), Some(attrs)) => Want::Open {
+            attrs: Box::new(attrs.clone()),
+            file: None,
+        },
         _ => Want::Object(Arc::new(as_generation(node))),
     }
 }
 
 fn gone(view: &View<'_>, key: RelKey) -> Change {
-    Change { want: Want::Gone, base: view.base(&key), key, number: None }
+    Change {
+        want: Want::Gone,
+        base: view.base(&key),
+        key,
+        number: None,
+    }
 }
 
 fn move_file(view: &View<'_>, node: &Node, old: &RelPath, new: &RelPath) -> Vec<Change> {
     let key = RelKey::file(new);
     let base = view.base(&key);
-    vec![Change { want: wanted(node), base, key, number: None }, gone(view, RelKey::file(old))]
+    vec![
+        Change {
+            want: wanted(node),
+            base,
+            key,
+            number: None,
+        },
+        gone(view, RelKey::file(old)),
+    ]
 }
 
 /// The changes of a directory's rename, and the directories that are thereby wholly known.
@@ -185,7 +214,9 @@ fn move_dir(
     limits: (usize, usize),
 ) -> Result<(Vec<Change>, Vec<RelPath>)> {
     let (nodes, is_complete) = view.subtree(old);
-    let in_bucket = nodes.iter().filter(|(_, node)| matches!(node.content, Content::Remote(..)));
+    let in_bucket = nodes
+        .iter()
+        .filter(|(_, node)| matches!(node.content, Content::Remote(..)));
     if in_bucket.count() > limits.0 {
         return Err(FsError::TooManyObjects);
     }
@@ -196,14 +227,29 @@ fn move_dir(
     let mut changes = Vec::new();
     for (key, node) in &nodes {
         let path = key.path();
-        let Some(moved) = path.rebased(old, new) else { continue };
-        let to = if key.is_dir() { RelKey::dir(&moved) } else { RelKey::file(&moved) };
+        let Some(moved) = path.rebased(old, new) else {
+            continue;
+        };
+        let to = if key.is_dir() {
+            RelKey::dir(&moved)
+        } else {
+            RelKey::file(&moved)
+        };
         let base = view.base(&to);
-        changes.push(Change { want: wanted(node), base, key: to, number: None });
+        changes.push(Change {
+            want: wanted(node),
+            base,
+            key: to,
+            number: None,
+        });
         if !key.is_dir() {
             changes.push(gone(view, key.clone()));
         }
-        let mut dir = if key.is_dir() { Some(path) } else { path.parent() };
+        let mut dir = if key.is_dir() {
+            Some(path)
+        } else {
+            path.parent()
+        };
         while let Some(at) = dir.filter(|at| at.is_within(old)) {
             dir = at.parent();
             dirs.insert(at);
@@ -213,11 +259,27 @@ fn move_dir(
     changes.extend(dirs.iter().map(|dir| gone(view, RelKey::dir(dir))));
     let marker = RelKey::dir(new);
     if !changes.iter().any(|change| change.key == marker) && nodes.is_empty() {
-        let attrs = Attrs { kind: Kind::Dir, headers: Some(Default::default()), ..Attrs::default() };
-        let empty = Generation { extents: Extents::default(), len: 0, attrs };
+        let attrs = Attrs {
+            kind: Kind::Dir,
+            headers: Some(Default::default()),
+            ..Attrs::default()
+        };
+        let empty = Generation {
+            extents: Extents::default(),
+            len: 0,
+            attrs,
+        };
         let base = view.base(&marker);
-        changes.push(Change { want: Want::Object(Arc::new(empty)), base, key: marker, number: None });
+        changes.push(Change {
+            want: Want::Object(Arc::new(empty)),
+            base,
+            key: marker,
+            number: None,
+        });
     }
-    let made = dirs.iter().filter_map(|dir| dir.rebased(old, new)).collect();
+    let made = dirs
+        .iter()
+        .filter_map(|dir| dir.rebased(old, new))
+        .collect();
     Ok((changes, made))
 }

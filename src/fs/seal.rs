@@ -71,9 +71,14 @@ impl Fs {
         file: &Arc<OpenFile>,
         is_last: bool,
     ) -> Result<Option<(RelKey, Seq)>> {
-        let _one_at_a_time =
-            file.seal.acquire().await.map_err(|_| FsError::Disk(libc::EIO))?;
-        let Some(snapshot) = self.snapshot(file)? else { return Ok(None) };
+        let _one_at_a_time = file
+            .seal
+            .acquire()
+            .await
+            .map_err(|_| FsError::Disk(libc::EIO))?;
+        let Some(snapshot) = self.snapshot(file)? else {
+            return Ok(None);
+        };
         if let Some(data) = &snapshot.flush {
             let data = Arc::clone(data);
             let flushed = tokio::task::spawn_blocking(move || data.flush()).await;
@@ -98,7 +103,9 @@ impl Fs {
         if let Some(errno) = inner.poisoned {
             return Err(FsError::Disk(errno));
         }
-        let Some(draft) = &inner.draft else { return Ok(None) };
+        let Some(draft) = &inner.draft else {
+            return Ok(None);
+        };
         let (extents, inline) = draft.compacted();
         let flush = inner.writer.as_mut().and_then(|writer: &mut Writer| {
             writer.sealed = writer.end;
@@ -125,7 +132,9 @@ impl Fs {
         is_held: bool,
     ) -> Result<Option<(RelPath, Seq)>> {
         let table = self.names.lock();
-        let Some(path) = table.path(file.ino) else { return Ok(None) };
+        let Some(path) = table.path(file.ino) else {
+            return Ok(None);
+        };
         let key = RelKey::file(&path);
         let generation = Generation {
             extents: snapshot.extents.clone(),
@@ -135,7 +144,15 @@ impl Fs {
         let number = self.tree.change::<FsError>(|view| {
             let base = base_of(view, &path, snapshot);
             let want = Want::Object(Arc::new(generation));
-            Ok((vec![Change { key, want, base, number: None }], snapshot.inline.clone()))
+            Ok((
+                vec![Change {
+                    key,
+                    want,
+                    base,
+                    number: None,
+                }],
+                snapshot.inline.clone(),
+            ))
         })?;
         self.tree.hold(&path, is_held);
         Ok(Some((path, number)))
@@ -147,7 +164,10 @@ impl Fs {
         let mut inner = file.inner.lock();
         let inner = &mut *inner;
         inner.shown = Some(Shown::Own(number));
-        if inner.draft.as_ref().is_some_and(|draft| draft.epoch == epoch)
+        if inner
+            .draft
+            .as_ref()
+            .is_some_and(|draft| draft.epoch == epoch)
             && let Some(draft) = inner.draft.take()
         {
             self.unbuffer(draft.buffer.len());
@@ -165,7 +185,10 @@ impl Fs {
             if self.tree.is_settled(key, number) {
                 return Ok(());
             }
-            if let Some(dead) = self.tree.pending(|all| all.get(key).and_then(|e| e.dead.clone())) {
+            if let Some(dead) = self
+                .tree
+                .pending(|all| all.get(key).and_then(|e| e.dead.clone()))
+            {
                 return Err(match dead {
                     crate::log::Refusal::Denied(_) => FsError::Denied,
                     crate::log::Refusal::Quota(_) => FsError::Quota,
@@ -197,5 +220,9 @@ fn base_of(view: &View<'_>, path: &RelPath, snapshot: &Snapshot) -> Base {
         (Seen::Here(..), None) => true,
         (Seen::NotHere(_) | Seen::Unknown, _) => false,
     };
-    if continues { view.base(&RelKey::file(path)) } else { snapshot.base.clone() }
+    if continues {
+        view.base(&RelKey::file(path))
+    } else {
+        snapshot.base.clone()
+    }
 }

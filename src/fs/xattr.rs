@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use crate::tree::{Content, Node, Seen};
 use crate::types::{Attrs, RelPath};
 
-use super::learn::Learnt;
 use super::attr::key_of;
+use super::learn::Learnt;
 use super::{Fs, FsError, Ino, Result};
 
 /// S3's limit for all names and values of user metadata, less what the stamp takes.
@@ -22,7 +22,10 @@ impl Fs {
     pub async fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
         let name = user(name)?;
         let attrs = self.learnt(ino).await?;
-        attrs.xattrs.and_then(|mut all| all.remove(&name)).ok_or(FsError::NoAttr)
+        attrs
+            .xattrs
+            .and_then(|mut all| all.remove(&name))
+            .ok_or(FsError::NoAttr)
     }
 
     /// Names, each ended by a NUL.
@@ -32,7 +35,10 @@ impl Fs {
     pub async fn listxattr(&self, ino: Ino) -> Result<Vec<u8>> {
         let attrs = self.learnt(ino).await?;
         let names = attrs.xattrs.unwrap_or_default();
-        Ok(names.keys().flat_map(|name| name.bytes().chain([0])).collect())
+        Ok(names
+            .keys()
+            .flat_map(|name| name.bytes().chain([0]))
+            .collect())
     }
 
     /// Sets one. `flags`: `XATTR_CREATE`, `XATTR_REPLACE`.
@@ -51,12 +57,16 @@ impl Fs {
         }
         all.insert(name, value.to_vec());
         let metadata = attrs.to_headers().metadata;
-        let size: usize = metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let size: usize = metadata
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
         if size > METADATA_MAX {
             return Err(FsError::MetadataTooBig);
         }
         let all = attrs.xattrs;
-        self.set_attrs(ino, move |attrs| attrs.xattrs.clone_from(&all)).await
+        self.set_attrs(ino, move |attrs| attrs.xattrs.clone_from(&all))
+            .await
     }
 
     /// Removes one.
@@ -69,7 +79,8 @@ impl Fs {
         let mut all = self.learnt(ino).await?.xattrs.unwrap_or_default();
         all.remove(&name).ok_or(FsError::NoAttr)?;
         let all = Some(all);
-        self.set_attrs(ino, move |attrs| attrs.xattrs.clone_from(&all)).await
+        self.set_attrs(ino, move |attrs| attrs.xattrs.clone_from(&all))
+            .await
     }
 
     /// The attributes of a node, asked for if the bucket alone knows them.
@@ -84,7 +95,10 @@ impl Fs {
             return Ok(self.root.lock().clone());
         }
         let node = self.node(&path)?;
-        let is_known = node.attrs.as_ref().is_some_and(|attrs| attrs.xattrs.is_some());
+        let is_known = node
+            .attrs
+            .as_ref()
+            .is_some_and(|attrs| attrs.xattrs.is_some());
         if is_known || !matches!(node.content, Content::Remote(..)) {
             return Ok(node.attrs.unwrap_or_default());
         }
@@ -106,5 +120,9 @@ impl Fs {
 
 fn user(name: &[u8]) -> Result<String> {
     let name = std::str::from_utf8(name).map_err(|_| FsError::NotSupported)?;
-    if name.starts_with("user.") { Ok(name.into()) } else { Err(FsError::NotSupported) }
+    if name.starts_with("user.") {
+        Ok(name.into())
+    } else {
+        Err(FsError::NotSupported)
+    }
 }

@@ -224,6 +224,11 @@ impl Spool {
         self.shared.folders.data.path(&file_name(file))
     }
 
+    /// Whether it is a segment of the log rather than a data file: segments go with compaction.
+    pub fn is_segment(&self, file: FileNo) -> bool {
+        self.shared.segments.lock().contains(&file)
+    }
+
     /// Whether a draft still writes to it (a `DataFile` of it is alive).
     pub fn has_writer(&self, file: FileNo) -> bool {
         let files = self.shared.files.lock();
