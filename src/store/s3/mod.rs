@@ -1,0 +1,1 @@
+//! The adapter to S3 by the AWS SDK.
