@@ -11,8 +11,9 @@
 //!      8      4  format, 1
 //!     12      4  H, length of the header with its checksum; a multiple of 8
 //!     16      8  size of the object
-//!     24      4  length k of the key
-//!     28      4  length e of the ETag
+//!     24      2  length k of the key
+//!     26      2  length e of the ETag
+//!     28      4  flags; bit 0: the data file came by hard link
 //!     32  k + e  key, ETag; then zeros
 //!  H - 4      4  CRC-32C of all before
 //!  H + 8b     4  "KBLK": block b is there; anything else: it is not
@@ -23,7 +24,7 @@
 //!
 //! Order of writes: the bytes, then the entry. Nothing is flushed: losing a block costs time.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -38,6 +39,8 @@ use crate::types::ObjectId;
 const MAGIC: &[u8; 8] = b"kryptblk";
 const FORMAT: u32 = 1;
 const FIXED: usize = 32;
+/// Another name of the data file may be somebody else's, now or until a moment ago.
+pub(super) const LINKED: u32 = 1;
 /// Keys have at most 1,024 bytes, ETags a few dozen: a longer header is not ours.
 const HEADER_MAX: usize = 8192;
 const MARK: [u8; 4] = *b"KBLK";
@@ -88,8 +91,13 @@ pub(super) struct Entries {
 
 impl Entries {
     /// A new file with a header and no block.
-    pub(super) fn create(path: &Path, object: &ObjectId, size: u64) -> io::Result<Self> {
-        let header = header(object, size);
+    pub(super) fn create(
+        path: &Path,
+        object: &ObjectId,
+        size: u64,
+        flags: u32,
+    ) -> io::Result<Self> {
+        let header = header(object, size, flags);
         let file = private().create_new(true).open(path)?;
         file.write_all_at(&header, 0)?;
         Ok(Self {
@@ -161,6 +169,7 @@ impl Entries {
 pub(super) struct Version {
     pub(super) object: ObjectId,
     pub(super) size: u64,
+    pub(super) flags: u32,
     entries: Entries,
     data: File,
     /// Its data file changed hands or its names are gone: nothing more is written to it.
@@ -171,7 +180,7 @@ impl Version {
     /// Opens it; `None` if what lies there is not this version, whole and of this format.
     pub(super) fn open(dir: &Path, name: Name, object: &ObjectId) -> io::Result<Option<Self>> {
         let file = private().open(name.idx(dir))?;
-        let Some((size, head)) = read_header(&file, object)? else {
+        let Some((size, flags, head)) = read_header(&file, object)? else {
             return Ok(None);
         };
         let data = match private().open(name.dat(dir)) {
@@ -181,6 +190,7 @@ impl Version {
         Ok(Some(Self {
             object: object.clone(),
             size,
+            flags,
             entries: Entries { file, head },
             data,
             retired: AtomicBool::new(false),
@@ -188,17 +198,13 @@ impl Version {
     }
 
     /// Makes both files, which must not be there.
-    pub(super) fn create(
-        dir: &Path,
-        name: Name,
-        object: &ObjectId,
-        size: u64,
-    ) -> io::Result<Self> {
-        let entries = Entries::create(&name.idx(dir), object, size)?;
+    pub(super) fn create(dir: &Path, name: Name, object: &ObjectId, size: u64) -> io::Result<Self> {
+        let entries = Entries::create(&name.idx(dir), object, size, 0)?;
         let data = private().create_new(true).open(name.dat(dir))?;
         Ok(Self {
             object: object.clone(),
             size,
+            flags: 0,
             entries,
             data,
             retired: AtomicBool::new(false),
@@ -222,23 +228,21 @@ impl Version {
         None
     }
 
-    /// Writes the block, then its entry. `false`: the data file is somebody else's too, and has
-    /// other bytes there.
-    pub(super) fn put(&self, block: u64, bytes: &[u8]) -> io::Result<bool> {
-        if !self.is_shared() {
-            self.data.write_all_at(bytes, block * BLOCK)?;
-        } else if !self.holds(block, bytes) {
-            return Ok(false);
-        }
-        self.entries
-            .store(block, &[Some(checksum(block, bytes))])
-            .map(|()| true)
+    /// Writes the block, then its entry. If it came by link, the caller has seen that the data
+    /// file is ours alone and keeps it so meanwhile.
+    pub(super) fn put(&self, block: u64, bytes: &[u8]) -> io::Result<()> {
+        self.data.write_all_at(bytes, block * BLOCK)?;
+        self.entries.store(block, &[Some(checksum(block, bytes))])
     }
 
-    /// Whether the data file has just these bytes there already.
-    fn holds(&self, block: u64, bytes: &[u8]) -> bool {
+    /// Notes the block if the data file has just these bytes there already.
+    pub(super) fn note(&self, block: u64, bytes: &[u8]) -> io::Result<bool> {
         let mut found = vec![0; bytes.len()];
-        self.data.read_exact_at(&mut found, block * BLOCK).is_ok() && found == bytes
+        let is_there = self.data.read_exact_at(&mut found, block * BLOCK).is_ok() && found == bytes;
+        if is_there {
+            self.entries.store(block, &[Some(checksum(block, bytes))])?;
+        }
+        Ok(is_there)
     }
 
     /// Which of these blocks are said to be there.
@@ -253,9 +257,17 @@ impl Version {
         taken(&self.data) + taken(&self.entries.file)
     }
 
-    /// Whether the data file has another name: then it is somebody else's too, not to be written.
-    pub(super) fn is_shared(&self) -> bool {
-        self.data.metadata().map_or(true, |meta| meta.nlink() > 1)
+    /// Whether the data file may be somebody else's.
+    pub(super) fn is_linked(&self) -> bool {
+        self.flags & LINKED != 0
+    }
+
+    /// Whether the data file has this name and no other.
+    pub(super) fn is_only(&self, path: &Path) -> bool {
+        let (Ok(named), Ok(open)) = (fs::symlink_metadata(path), self.data.metadata()) else {
+            return false;
+        };
+        named.ino() == open.ino() && named.dev() == open.dev() && open.nlink() == 1
     }
 
     /// Cuts the data file to `size`, where it is longer.
@@ -323,20 +335,21 @@ fn u32_at(raw: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes)
 }
 
-fn header(object: &ObjectId, size: u64) -> Vec<u8> {
+fn header(object: &ObjectId, size: u64, flags: u32) -> Vec<u8> {
     let (key, etag) = (
         object.key.as_str().as_bytes(),
         object.etag.as_str().as_bytes(),
     );
     let length = (FIXED + key.len() + etag.len() + 4).next_multiple_of(8);
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_le_bytes();
+    let count = |n: usize| u16::try_from(n).unwrap_or(u16::MAX).to_le_bytes();
     let mut raw = Vec::with_capacity(length);
     raw.extend_from_slice(MAGIC);
     raw.extend_from_slice(&FORMAT.to_le_bytes());
-    raw.extend_from_slice(&count(length));
+    raw.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
     raw.extend_from_slice(&size.to_le_bytes());
     raw.extend_from_slice(&count(key.len()));
     raw.extend_from_slice(&count(etag.len()));
+    raw.extend_from_slice(&flags.to_le_bytes());
     raw.extend_from_slice(key);
     raw.extend_from_slice(etag);
     raw.resize(length - 4, 0);
@@ -345,8 +358,8 @@ fn header(object: &ObjectId, size: u64) -> Vec<u8> {
     raw
 }
 
-/// `(size, length of the header)` if it is whole, of this format, and of this version.
-fn read_header(file: &File, object: &ObjectId) -> io::Result<Option<(u64, u64)>> {
+/// `(size, flags, length of the header)` if it is whole, of this format, and of this version.
+fn read_header(file: &File, object: &ObjectId) -> io::Result<Option<(u64, u32, u64)>> {
     let mut fixed = [0; FIXED];
     if read_full(file, &mut fixed, 0)? < FIXED {
         return Ok(None);
@@ -359,10 +372,12 @@ fn read_header(file: &File, object: &ObjectId) -> io::Result<Option<(u64, u64)>>
     let mut size = [0; 8];
     size.copy_from_slice(&fixed[16..24]);
     let size = u64::from_le_bytes(size);
-    // All but the size follows from the version, and the size is under the checksum: equal bytes
-    // are the only right ones.
-    let read = read_full(file, &mut found, 0)?;
-    Ok((read == length && found == header(object, size)).then_some((size, length as u64)))
+    // The rest follows from the version, and these two are under the checksum: equal bytes are the
+    // only right ones.
+    let flags = u32_at(&fixed, 28);
+    let is_whole = read_full(file, &mut found, 0)? == length;
+    let is_right = is_whole && flags & !LINKED == 0 && found == header(object, size, flags);
+    Ok(is_right.then_some((size, flags, length as u64)))
 }
 
 /// Reads until `buffer` is full or the file ends; answers how much.

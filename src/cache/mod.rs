@@ -350,12 +350,12 @@ impl Folder {
         let Some(mut version) = self.writable(name, object, size, bytes.len() as u64)? else {
             return Ok(false);
         };
-        if !version.put(block, bytes)? {
+        if !self.write(name, &version, block, bytes)? {
             let Some(own) = self.unshare(name, &version)? else {
                 return Ok(false);
             };
             version = own;
-            if !version.put(block, bytes)? {
+            if !self.write(name, &version, block, bytes)? {
                 return Ok(false);
             }
         }
@@ -364,6 +364,19 @@ impl Folder {
             state.index.set(name, version.allocated());
         }
         Ok(true)
+    }
+
+    /// Writes a block. `false`: the data file is somebody else's too, with other bytes there.
+    fn write(&self, name: Name, version: &Version, block: u64, bytes: &[u8]) -> io::Result<bool> {
+        if version.is_linked() {
+            // Under the lock nobody takes our name away, so that only the other one is left.
+            let _state = self.state.lock();
+            if !version.is_only(&name.dat(&self.dir)) {
+                return version.note(block, bytes);
+            }
+            return version.put(block, bytes).map(|()| true);
+        }
+        version.put(block, bytes).map(|()| true)
     }
 
     fn writable(
@@ -393,7 +406,11 @@ impl Folder {
     }
 
     fn has_cap(&self, state: &mut State, keep: Option<Name>, incoming: u64) -> bool {
-        let cap = if state.scanned { self.max } else { self.max / 8 };
+        let cap = if state.scanned {
+            self.max
+        } else {
+            self.max / 8
+        };
         if incoming > cap {
             return false;
         }

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::file::{Entries, Name, Version, block_len, blocks_of, private};
+use super::file::{Entries, LINKED, Name, Version, block_len, blocks_of, private};
 use super::{BLOCK, Cache, Folder, Held, OVERHEAD, State, remove};
 use crate::types::ObjectId;
 
@@ -77,7 +77,9 @@ impl Folder {
             let mut source = fs::File::open(path)?.take(size);
             io::copy(&mut source, &mut private().create_new(true).open(data)?)?;
         }
-        Entries::create(entries, object, size)?.checksum(&private().open(data)?, size)?;
+        let flags = if copied { 0 } else { LINKED };
+        let made = Entries::create(entries, object, size, flags)?;
+        made.checksum(&private().open(data)?, size)?;
         let state = &mut *self.state.lock();
         self.discard(state, name)?;
         if !copied && !self.has_cap(state, Some(name), incoming) {
@@ -104,7 +106,11 @@ impl Folder {
         let Some(version) = self.find(state, from)?.filter(|_| base != name) else {
             return Ok(None);
         };
-        let made = Entries::create(entries, to, size)?;
+        let flags = match hands {
+            Hands::Change => version.flags,
+            Hands::Share => LINKED,
+        };
+        let made = Entries::create(entries, to, size, flags)?;
         let same = |block| block_len(size, block) == block_len(version.size, block) && keep(block);
         if made.copy(&version, blocks_of(size), &same)? == 0 {
             return Ok(None);
@@ -123,7 +129,7 @@ impl Folder {
         }
         self.name(state, to, entries, || fs::rename(&old, &new))?;
         self.discard(state, base)?;
-        if !version.is_shared() {
+        if version.is_only(&new) {
             version.shorten(size)?;
         }
         Ok(Some(version))
@@ -156,19 +162,22 @@ impl Folder {
         if !self.make_room(&mut self.state.lock(), Some(name), incoming) {
             return Ok(None);
         }
-        let data = self.temp();
-        let own = self.copy_blocks(version, &data).and_then(|()| {
+        let (data, entries) = (self.temp(), self.temp());
+        let copied = Entries::create(&entries, &version.object, version.size, 0)
+            .and_then(|made| made.copy(version, blocks_of(version.size), &|_| true))
+            .and_then(|_| self.copy_blocks(version, &data));
+        let own = copied.and_then(|()| {
             let state = &mut *self.state.lock();
             if version.is_retired() {
                 return Ok(None);
             }
-            fs::rename(&data, name.dat(&self.dir))?;
-            if let Some(old) = state.open.pop(&name) {
-                old.retire();
-            }
+            self.discard(state, name)?;
+            let name_data = || fs::rename(&data, name.dat(&self.dir));
+            self.name(state, &version.object, &entries, name_data)?;
             self.find(state, &version.object)
         });
         remove(&data)?;
+        remove(&entries)?;
         own
     }
 

@@ -73,14 +73,17 @@ impl Adoption {
             _ => self.cache.get(object, block),
         };
         let changed = self.changed(&same);
-        let bytes: u64 = changed.iter().map(|run| (run.end - run.start) * BLOCK).sum();
+        let bytes: u64 = changed
+            .iter()
+            .map(|run| (run.end - run.start) * BLOCK)
+            .sum();
         if bytes > self.cache.usage().1 {
             return;
         }
         for block in changed.into_iter().flatten() {
-            let is_put = self.bytes_of(block, &look).is_none_or(|bytes| {
-                self.cache.put(&self.object, self.size, block, &bytes)
-            });
+            let is_put = self
+                .bytes_of(block, &look)
+                .is_none_or(|bytes| self.cache.put(&self.object, self.size, block, &bytes));
             if !is_put {
                 return;
             }

@@ -313,7 +313,9 @@ impl Flight {
         let mut block = BytesMut::new();
         while let Some(mut piece) = self.next(&mut download).await.map_err(Broken::Body)? {
             while !piece.is_empty() {
-                let length = (size.min(end * BLOCK)).saturating_sub(*at * BLOCK).min(BLOCK);
+                let length = (size.min(end * BLOCK))
+                    .saturating_sub(*at * BLOCK)
+                    .min(BLOCK);
                 let length = usize::try_from(length).unwrap_or(0);
                 if length == 0 {
                     let text = "more bytes than were asked for".into();

@@ -103,11 +103,7 @@ impl fmt::Display for ReadError {
         match self {
             Self::Stale => write!(f, "this version is gone from the bucket"),
             Self::Store(error) => error.fmt(f),
-            Self::Disk(errno) => write!(
-                f,
-                "local disk: {}",
-                io::Error::from_raw_os_error(*errno)
-            ),
+            Self::Disk(errno) => write!(f, "local disk: {}", io::Error::from_raw_os_error(*errno)),
         }
     }
 }
@@ -202,11 +198,7 @@ impl Reader {
         Self::over(config, store, spool)
     }
 
-    fn over(
-        config: Config,
-        store: Arc<dyn ObjectStore>,
-        local: Arc<dyn LocalBytes>,
-    ) -> Arc<Self> {
+    fn over(config: Config, store: Arc<dyn ObjectStore>, local: Arc<dyn LocalBytes>) -> Arc<Self> {
         let cache = Cache::open(&cache::Config {
             dir: config.cache_dir,
             max: config.cache_max,
@@ -245,7 +237,12 @@ impl Reader {
             fill(&*local, &look, &pieces, range.start)
         });
         let (mut buffer, missing) = filled.await??;
-        let ahead = self.ahead(extents, len, &(offset..offset + buffer.len() as u64), window);
+        let ahead = self.ahead(
+            extents,
+            len,
+            &(offset..offset + buffer.len() as u64),
+            window,
+        );
         let waits = self.join(&missing, &ahead, false);
         self.start(&ahead);
         let missing = await_blocks(missing, waits, &mut buffer).await?;
@@ -259,9 +256,7 @@ impl Reader {
         let pieces = extents.cover(start, end);
         pieces.into_iter().flatten().all(|piece| match &piece.from {
             Source::Local { .. } => true,
-            Source::Remote { object, offset } => {
-                self.kept.has(object, *offset..offset + piece.len)
-            }
+            Source::Remote { object, offset } => self.kept.has(object, *offset..offset + piece.len),
         })
     }
 
