@@ -1,6 +1,10 @@
 //! kryptonfs.
 
+pub mod cache;
+pub mod clock;
 pub mod creds;
+pub mod disk;
+pub mod fs;
 pub mod log;
 pub mod net;
 pub mod read;
