@@ -340,3 +340,6 @@ fn clock() -> Time {
         nanos: since.subsec_nanos(),
     }
 }
+
+#[cfg(test)]
+mod tests;
