@@ -1,6 +1,7 @@
 //! kryptonfs.
 
 pub mod cache;
+pub mod drain;
 pub mod log;
 pub mod read;
 pub mod store;
