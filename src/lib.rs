@@ -4,6 +4,7 @@ pub mod cache;
 pub mod clock;
 pub mod creds;
 pub mod disk;
+pub mod drain;
 pub mod fs;
 pub mod log;
 pub mod net;
