@@ -1,5 +1,7 @@
 //! The verbs over the twin: no kernel, no network.
 
+mod model;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
