@@ -439,4 +439,6 @@ async fn blocking<T: Send + 'static>(
 }
 
 #[cfg(test)]
+mod fake;
+#[cfg(test)]
 mod tests;
