@@ -310,3 +310,6 @@ fn random() -> std::io::Result<u64> {
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(u64::from_le_bytes(bytes))
 }
+
+#[cfg(test)]
+mod tests;

@@ -328,3 +328,6 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     eight.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(eight)
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,6 +92,10 @@ impl Survey {
             let bytes = log.read(&file_name(number))?;
             found.mark(&bytes, found.salt, number);
         }
+        // Order of number is order of time: one that was overtaken is never begun.
+        let last = found.segments.last().map_or(FileNo::INLINE, |last| *last);
+        let overtaken = found.blank.partition_point(|number| *number < last);
+        found.unfinished.extend(found.blank.drain(..overtaken));
         Ok(found)
     }
 
@@ -238,3 +242,6 @@ impl Walk<'_> {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -310,3 +310,6 @@ impl Spool {
         self.shared.room.usage()
     }
 }
+
+#[cfg(test)]
+mod tests;
