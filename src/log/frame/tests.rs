@@ -1,7 +1,7 @@
 use super::*;
 
 const PLACE: Place = Place {
-    salt: 0x0123_4567_89ab_cdef,
+    salt: Salt(0x0123_4567_89ab_cdef),
     segment: FileNo(3),
 };
 
@@ -127,6 +127,8 @@ fn a_newer_version_is_told_from_damage_whatever_follows_its_first_16_bytes() {
     put_u32(&mut bytes, 12, sum);
     bytes[16..].fill(0xaa);
     assert_eq!(Header::decode(&bytes, FileNo(3)), Err(NoHeader::Newer(2)));
+    let short = &bytes[..16];
+    assert_eq!(Header::decode(short, FileNo(3)), Err(NoHeader::Newer(2)));
     assert_eq!(Header::decode(&[0; 99], FileNo(3)), Err(NoHeader::Blank));
     assert_eq!(Header::decode(&[], FileNo(3)), Err(NoHeader::Blank));
 }
@@ -155,7 +157,10 @@ fn a_frame_is_valid_only_where_it_was_written() {
     moved.splice(HEADER..HEADER, [0; 8]);
     assert_eq!(frames(&moved), []);
     let elsewhere = |place| Frames::new(&good, place).all(|found| matches!(found, Found::Bad(_)));
-    assert!(elsewhere(Place { salt: 1, ..PLACE }));
+    assert!(elsewhere(Place {
+        salt: Salt(1),
+        ..PLACE
+    }));
     let segment = FileNo(4);
     assert!(elsewhere(Place { segment, ..PLACE }));
     assert_eq!(at.start, HEADER);

@@ -26,10 +26,10 @@ fn read(config: &Config) -> (Records, usize) {
     (records, unreadable)
 }
 
-fn salt(config: &Config) -> u64 {
+fn salt(config: &Config) -> frame::Salt {
     let json = std::fs::read(config.dir.join("binding")).unwrap();
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
-    u64::from_str_radix(json["salt"].as_str().unwrap(), 16).unwrap()
+    frame::Salt(u64::from_str_radix(json["salt"].as_str().unwrap(), 16).unwrap())
 }
 
 /// A log of three records, flushed one by one if `is_flushed`; its segment and its frames' ends.
@@ -256,7 +256,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     #[test]
     fn after_a_power_cut_at_any_step_all_acknowledged_is_there_and_no_record_without_the_ones_before(
         ops in ops(), seed: u64
@@ -291,7 +291,7 @@ proptest! {
             random ^= random << 17;
             random % 3 != 0
         };
-        for cut in (0..=trace.len()).step_by(1 + trace.len() / 40) {
+        for cut in (0..=trace.len()).step_by(1 + trace.len() / 30) {
             let after = after_cut(&trace[..cut], &mut toss);
             let dir = config.dir.join("log");
             std::fs::remove_dir_all(&dir).unwrap();
