@@ -238,3 +238,58 @@ async fn a_newer_segment_is_refused_before_anything_is_replayed_or_changed() {
     assert_eq!(opened.unwrap_err(), LogError::Newer(2));
     assert_eq!((replayed, segments(&config)), (0, before));
 }
+
+#[test]
+fn what_is_handed_out_was_in_its_flushed_folder_before() {
+    use crate::disk::Step;
+    let tmp = tempfile::tempdir().unwrap();
+    let config = Config {
+        spool_max: 1 << 20,
+        ..config(tmp.path())
+    };
+    // The files that were made and whose folder was not flushed since.
+    let loose = Arc::new(parking_lot::Mutex::new(Vec::<PathBuf>::new()));
+    let disk = Disk::watched(Box::new({
+        let loose = Arc::clone(&loose);
+        move |step| {
+            match step {
+                Step::Create(path) => loose.lock().push(path.to_path_buf()),
+                Step::FlushDir(dir) => loose.lock().retain(|path| path.parent() != Some(dir)),
+                Step::Rename(from, _) => loose.lock().retain(|path| path != from),
+                Step::Write { path, .. } if path.parent().unwrap().ends_with("log") => {
+                    assert!(!loose.lock().contains(&path.to_path_buf()));
+                }
+                _ => {}
+            }
+            Ok(())
+        }
+    }));
+    let (log, _) = open_on(disk, &config).unwrap();
+    for i in 0..40u8 {
+        log.append(small("f", 9000), &[i; 9000]).unwrap();
+        let data = log.spool().create().unwrap();
+        assert!(!loose.lock().contains(&log.spool().path(data.number())));
+    }
+}
+
+#[tokio::test]
+async fn a_blank_segment_that_was_overtaken_is_not_begun() {
+    let tmp = tempfile::tempdir().unwrap();
+    let config = config(tmp.path());
+    let (log, _) = open(&config).unwrap();
+    log.rotate().unwrap();
+    log.rotate().unwrap();
+    let kept = log.append(small("a", 1), b"a").unwrap();
+    log.flushed(kept.0).await.unwrap();
+    let segment = log.rotate().unwrap();
+    drop(log);
+    // As if it had been made beside another that was begun, and the power went then.
+    std::fs::write(config.dir.join("log/0000000000000001"), [0; 8192]).unwrap();
+    let (log, records) = open(&config).unwrap();
+    assert_eq!(records, std::slice::from_ref(&kept));
+    let next = log.append(small("b", 1), b"b").unwrap();
+    assert!(place::highest_file(&next.1) > segment);
+    log.flushed(next.0).await.unwrap();
+    drop(log);
+    assert_eq!(open(&config).unwrap().1, [kept, next]);
+}
