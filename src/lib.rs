@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod fs;
+pub mod fuse;
 pub mod log;
 pub mod read;
 pub mod store;
