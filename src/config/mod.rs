@@ -12,6 +12,7 @@ mod values;
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
@@ -19,6 +20,14 @@ use crate::{creds, drain, fs, log, net, read, store};
 
 pub use place::Place;
 pub use sources::{Given, split_options};
+
+/// Reads a time as options are written (`30s`, `5m`).
+///
+/// # Errors
+/// Says what would be right.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    values::time(text)
+}
 
 /// Where `BUCKET.toml` is looked for.
 pub const ETC: &str = "/etc/kryptonfs";

@@ -61,12 +61,11 @@ impl Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "s3://{}/{}",
-            self.bucket,
-            self.prefix.trim_end_matches('/')
-        )
+        write!(f, "s3://{}", self.bucket)?;
+        match self.prefix.trim_end_matches('/') {
+            "" => Ok(()),
+            prefix => write!(f, "/{prefix}"),
+        }
     }
 }
 
@@ -98,6 +97,7 @@ mod tests {
                 (place.bucket.as_str(), place.prefix.as_str()),
                 ("bucket", "")
             );
+            assert_eq!(place.to_string(), "s3://bucket");
         }
     }
 
