@@ -6,6 +6,7 @@ pub mod creds;
 pub mod disk;
 pub mod drain;
 pub mod fs;
+pub mod fuse;
 pub mod log;
 pub mod net;
 pub mod read;
