@@ -1,0 +1,3 @@
+//! Integration tests, in one target.
+
+mod contract;
