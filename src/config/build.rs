@@ -270,12 +270,12 @@ fn drain_config(s: &Settings) -> Result<drain::Config, ConfigError> {
             _ => drain::Order::Dir,
         },
         conflict: match s.one("conflict")? {
-            Some("keep-both") => drain::OnConflict::KeepBoth,
-            _ => drain::OnConflict::LastWriter,
+            Some("keep-both") => drain::ConflictPolicy::KeepBoth,
+            _ => drain::ConflictPolicy::LastWriter,
         },
-        part_size,
+        part_size: part_size.unwrap_or(drain::Config::default().part_size),
         multipart_threshold,
-        upload_concurrency: usize::try_from(upload_concurrency).unwrap_or(1),
+        concurrency: usize::try_from(upload_concurrency).unwrap_or(1),
         storage_class: s.read("storage_class", text)?,
         sse,
         ..drain::Config::default()

@@ -7,8 +7,8 @@ use super::Failure;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::creds::{self, Leases};
-use crate::drain::{self, Drain};
-use crate::fs::{Fs, Parts};
+use crate::drain;
+use crate::fs::{Fs, Parts, Progress};
 use crate::log::Log;
 use crate::net::Net;
 use crate::read::Reader;
@@ -18,7 +18,7 @@ use crate::store::limit::{self, Limit};
 use crate::store::prefix::Prefix;
 use crate::store::retry::{self, Retry};
 use crate::store::s3::S3Store;
-use crate::tree::Tree;
+use crate::tree::{Opened, Tree};
 
 /// What speaks with the world.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub(super) fn world(config: &Config) -> Result<World, Failure> {
     let counted = Counted::over(Arc::new(s3), Arc::clone(&counters));
     let once = Prefix::over(counted, &config.place.prefix);
     let limits = limit::Config {
-        up: config.drain.upload_concurrency,
+        up: config.drain.concurrency,
         ..limit::Config::default()
     };
     let limited = Limit::over(Arc::clone(&once) as Arc<dyn ObjectStore>, &limits);
@@ -75,13 +75,24 @@ pub(super) fn world(config: &Config) -> Result<World, Failure> {
 pub(super) fn core(config: &Config, world: &World) -> Result<Core, Failure> {
     not_a_link("spool_dir", &config.log.dir)?;
     not_a_link("cache_dir", &config.read.cache_dir)?;
-    let (tree, log) = Tree::open(&config.log).map_err(|error| {
+    let memory = config.log.dir.join("memory");
+    let opened = Tree::open(config.log.clone(), &memory, config.fs.ttl).map_err(|error| {
         let dir = config.log.dir.display();
         Failure::Mount(format!("the spool {dir} cannot be used: {error}"))
     })?;
+    let Opened {
+        tree,
+        log,
+        partials,
+    } = opened;
+    for name in &partials {
+        tracing::warn!("not closed before the last end, its bytes are kept aside: {name}");
+    }
     let store = Arc::clone(&world.store);
     let spool = Arc::clone(log.spool());
     let reader = Reader::new(config.read.clone(), Arc::clone(&store), spool);
+    let meter = Arc::clone(world.net.meter());
+    let progress = Progress(Arc::new(move || meter.totals().up));
     let fs = Fs::new(
         config.fs.clone(),
         Parts {
@@ -89,6 +100,7 @@ pub(super) fn core(config: &Config, world: &World) -> Result<Core, Failure> {
             reader: Arc::clone(&reader),
             store,
             log: Arc::clone(&log),
+            progress,
         },
     );
     Ok(Core {
@@ -100,13 +112,13 @@ pub(super) fn core(config: &Config, world: &World) -> Result<Core, Failure> {
 }
 
 /// Starts sending.
-pub(super) fn drain(config: &Config, world: &World, core: &Core) -> Arc<drain::Handle> {
-    Drain::start(
-        config.drain.clone(),
+pub(super) fn drain(config: &Config, world: &World, core: &Core) -> drain::Handle {
+    drain::start(
         Arc::clone(&core.tree),
         Arc::clone(&core.log),
         Arc::clone(&core.reader),
         Arc::clone(&world.store),
+        config.drain.clone(),
     )
 }
 

@@ -240,10 +240,10 @@ impl Mounted {
         let core = &self.inner.core;
         let flushed = tokio::time::timeout(LAST, core.log.flushed(core.tree.now())).await;
         let left = self.inner.drain.status();
-        if left.files > 0 {
+        if left.waiting > 0 {
             tracing::info!(
-                files = left.files,
-                bytes = left.bytes,
+                changes = left.waiting,
+                bytes = left.waiting_bytes,
                 "sent after the next mount"
             );
         }
@@ -273,7 +273,7 @@ struct Inner {
     interface: Option<String>,
     world: World,
     core: Core,
-    drain: Arc<drain::Handle>,
+    drain: drain::Handle,
 }
 
 #[async_trait]
@@ -296,19 +296,19 @@ impl Knows for Inner {
                 &link.history(),
                 Instant::now(),
             ),
-            pending: queue.files as u64,
-            pending_bytes: queue.bytes,
-            oldest_seconds: queue.oldest.map(|age| age.as_secs()),
+            pending: queue.waiting as u64,
+            pending_bytes: queue.waiting_bytes,
+            oldest_seconds: queue.oldest_age.map(|age| age.as_secs()),
             in_flight: queue.in_flight as u64,
             refused: queue
-                .dead
+                .refused
                 .into_iter()
                 .take(NAMES_MAX)
                 .map(|(name, why)| Refused { name, why })
                 .collect(),
-            last_error: queue.last_error.map(|(text, age)| LastError {
+            last_error: queue.last_error.map(|(at, text)| LastError {
                 text,
-                seconds_ago: age.as_secs(),
+                seconds_ago: at.elapsed().unwrap_or_default().as_secs(),
             }),
             partials: spool
                 .partials()

@@ -3,7 +3,6 @@
 mod model;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -74,7 +73,7 @@ fn start(twin: &Arc<Twin>, dir: &std::path::Path, ttl: Duration) -> (Arc<Fs>, dr
         ..Default::default()
     };
     let reader = Reader::new(read, Arc::clone(&store), Arc::clone(opened.log.spool()));
-    let sent_bytes = Arc::new(AtomicU64::new(0));
+    let progress = Progress(Arc::new(|| 0));
     let (tree, log) = (opened.tree, opened.log);
     let settings = drain::Config {
         linger: Duration::from_secs(3600),
@@ -95,7 +94,7 @@ fn start(twin: &Arc<Twin>, dir: &std::path::Path, ttl: Duration) -> (Arc<Fs>, dr
                 reader,
                 store,
                 log,
-                sent_bytes,
+                progress,
             },
         ),
         drain,

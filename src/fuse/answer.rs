@@ -14,7 +14,7 @@ use fuser::{
 use super::convert;
 use super::errno::errno;
 use super::serve::{Class, Serve};
-use crate::fs::{DirEntry, Fh, Fs, Ino, Opened, Result, Stat, StatFs};
+use crate::fs::{DirEntry, Fh, Fs, Opened, Result, Stat, StatFs};
 
 /// Inode numbers are never reused in a mount, so one generation is enough.
 const GENERATION: Generation = Generation(0);
@@ -144,7 +144,7 @@ fn fitted(value: Vec<u8>, size: u32) -> Fitted {
 }
 
 /// Where a directory is to be read: inode, handle, offset.
-pub(super) type Place = (Ino, Fh, u64);
+pub(super) type Place = (Fh, u64);
 
 pub(super) async fn names(fs: &Fs, serve: &Serve, place: Place, mut reply: ReplyDirectory) {
     let (said, any) = walk(fs, serve, place, false, &mut |entry| {
@@ -186,7 +186,7 @@ pub(super) async fn entries(fs: &Fs, serve: &Serve, place: Place, mut reply: Rep
 async fn walk(
     fs: &Fs,
     serve: &Serve,
-    (ino, fh, offset): Place,
+    (fh, offset): Place,
     plus: bool,
     add: &mut (dyn FnMut(&DirEntry) -> bool + Send),
 ) -> (Result<()>, bool) {
@@ -197,7 +197,7 @@ async fn walk(
         fits
     };
     let offset = i64::try_from(offset).unwrap_or(i64::MAX);
-    let work = fs.readdir(ino, fh, offset, plus, &mut emit);
+    let work = fs.readdir(fh, offset, plus, &mut emit);
     let said = serve.limited(Class::List, work).await;
     (said, any)
 }

@@ -264,11 +264,11 @@ impl Filesystem for Adapter {
         reply.error(Errno::EPERM);
     }
 
-    fn open(&self, _: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let node = ino(node);
+    fn open(&self, request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let (node, caller) = (ino(node), caller(request));
         self.go(
             Class::Names,
-            move |fs| async move { fs.open(node, flags.0).await },
+            move |fs| async move { fs.open(node, flags.0, caller).await },
             move |_, said| answer::opened(reply, said, flags.0),
         );
     }
@@ -340,16 +340,16 @@ impl Filesystem for Adapter {
 
     fn flush(
         &self,
-        _: &Request,
+        request: &Request,
         node: INodeNo,
         handle: FileHandle,
         _: LockOwner,
         reply: ReplyEmpty,
     ) {
-        let (node, handle) = (ino(node), fh(handle));
+        let (node, handle, pid) = (ino(node), fh(handle), request.pid());
         self.go(
             Class::Close,
-            move |fs| async move { fs.flush(node, handle).await },
+            move |fs| async move { fs.flush(node, handle, pid).await },
             |_, said| answer::empty(reply, said),
         );
     }
@@ -400,13 +400,13 @@ impl Filesystem for Adapter {
     fn readdir(
         &self,
         _: &Request,
-        node: INodeNo,
+        _: INodeNo,
         handle: FileHandle,
         offset: u64,
         reply: ReplyDirectory,
     ) {
         let (fs, serve) = (Arc::clone(&self.fs), self.serve.clone());
-        let place = (ino(node), fh(handle), offset);
+        let place = (fh(handle), offset);
         self.serve
             .spawn(async move { answer::names(&fs, &serve, place, reply).await });
     }
@@ -414,13 +414,13 @@ impl Filesystem for Adapter {
     fn readdirplus(
         &self,
         _: &Request,
-        node: INodeNo,
+        _: INodeNo,
         handle: FileHandle,
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
         let (fs, serve) = (Arc::clone(&self.fs), self.serve.clone());
-        let place = (ino(node), fh(handle), offset);
+        let place = (fh(handle), offset);
         self.serve
             .spawn(async move { answer::entries(&fs, &serve, place, reply).await });
     }
@@ -554,18 +554,18 @@ impl Filesystem for Adapter {
     fn copy_file_range(
         &self,
         _: &Request,
-        from: INodeNo,
+        _: INodeNo,
         from_handle: FileHandle,
         from_offset: u64,
-        to: INodeNo,
+        _: INodeNo,
         to_handle: FileHandle,
         to_offset: u64,
         len: u64,
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let from = (ino(from), fh(from_handle), from_offset);
-        let to = (ino(to), fh(to_handle), to_offset);
+        let from = (fh(from_handle), from_offset);
+        let to = (fh(to_handle), to_offset);
         self.go(
             Class::Write,
             move |fs| async move { fs.copy_file_range(from, to, len).await },
