@@ -1,0 +1,4 @@
+//! The tests that need more than one module: real mounts, real servers, exact bars.
+#![allow(clippy::unwrap_used)]
+
+mod architecture;
