@@ -25,6 +25,7 @@ pub(crate) struct World {
     pub(crate) access: Access,
     pub(crate) work: WorkDir,
     prefix: String,
+    fixed: Option<Keys>,
 }
 
 impl World {
@@ -34,7 +35,7 @@ impl World {
         let number = COUNT.fetch_add(1, Ordering::SeqCst);
         let work = WorkDir::new(name);
         let bucket = format!("it-{}-{number}", std::process::id());
-        let (cloud, access, relay) = match server {
+        let (cloud, access, relay, fixed) = match server {
             Server::Sim => {
                 let cloud = TestCloud::start(&work.dir("cloud"), &bucket, None);
                 let access = Access {
@@ -45,7 +46,7 @@ impl World {
                     keys: cloud.keys(),
                 };
                 let relay = Relay::start(cloud.s3_address());
-                (cloud, access, relay)
+                (cloud, access, relay, None)
             }
             Server::Seaweed => real(servers::seaweed(), bucket, &work, |running, _| {
                 running.keys.clone()
@@ -64,6 +65,7 @@ impl World {
             access,
             work,
             prefix: "pre/fix".into(),
+            fixed,
         }
     }
 
@@ -99,6 +101,11 @@ impl World {
         }
     }
 
+    /// The keys that Krypton hands to the mount, if they are fixed ones.
+    pub(crate) fn fixed_keys(&self) -> Option<&Keys> {
+        self.fixed.as_ref()
+    }
+
     /// The key of a name in the mount.
     pub(crate) fn key(&self, name: &str) -> String {
         format!("{}/{name}", self.prefix)
@@ -116,7 +123,7 @@ fn real(
     bucket: String,
     work: &WorkDir,
     keys: impl Fn(&Running, &Client) -> Keys,
-) -> (TestCloud, Access, Relay) {
+) -> (TestCloud, Access, Relay, Option<Keys>) {
     let access = Access {
         endpoint: running.url(),
         region: servers::REGION.into(),
@@ -126,5 +133,5 @@ fn real(
     };
     let fixed = keys(running, &Client::start(&access));
     let cloud = TestCloud::start(&work.dir("cloud"), "unused", Some(&fixed));
-    (cloud, access, Relay::start(running.address))
+    (cloud, access, Relay::start(running.address), Some(fixed))
 }
