@@ -68,20 +68,6 @@ class Session:
         )
         return {"etag": answer["ETag"]}
 
-    def put_many(self, request):
-        """`count` objects PREFIX + 6 digits, each holding its own number."""
-
-        def one(number):
-            self.s3.put_object(
-                Bucket=self.bucket,
-                Key=f"{request['prefix']}{number:06}",
-                Body=f"{number}\n".encode(),
-            )
-
-        with concurrent.futures.ThreadPoolExecutor(16) as pool:
-            list(pool.map(one, range(request["count"])))
-        return None
-
     def describe(self, key, answer):
         return {
             "key": key,

@@ -2,3 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod architecture;
+mod bad_input;
+mod bars;
+mod harness;
+mod restart;
+mod servers;
+mod shell;

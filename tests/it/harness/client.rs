@@ -35,7 +35,6 @@ pub(crate) struct Access {
 pub(crate) struct Object {
     pub(crate) key: String,
     pub(crate) size: u64,
-    pub(crate) etag: String,
     pub(crate) content_type: String,
     pub(crate) metadata: BTreeMap<String, String>,
     /// Empty if only asked by HEAD.
@@ -129,11 +128,6 @@ impl Client {
         self.ask(&json!({"op": "put", "key": key, "path": path}));
     }
 
-    /// `count` objects `prefix` + six digits.
-    pub(crate) fn put_many(&self, prefix: &str, count: usize) {
-        self.ask(&json!({"op": "put_many", "prefix": prefix, "count": count}));
-    }
-
     pub(crate) fn get(&self, key: &str) -> Object {
         object(&self.ask(&json!({"op": "get", "key": key})))
     }
@@ -161,7 +155,12 @@ impl Client {
     /// Every object below `prefix`, read.
     pub(crate) fn tree(&self, prefix: &str) -> Vec<Object> {
         let answer = self.ask(&json!({"op": "tree", "prefix": prefix}));
-        answer.as_array().expect("a list").iter().map(object).collect()
+        answer
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(object)
+            .collect()
     }
 
     pub(crate) fn delete(&self, key: &str) {
@@ -171,7 +170,12 @@ impl Client {
     /// Keys of multipart uploads that were neither completed nor aborted.
     pub(crate) fn uploads(&self) -> Vec<String> {
         let answer = self.ask(&json!({"op": "uploads"}));
-        answer.as_array().expect("a list").iter().map(text).collect()
+        answer
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(text)
+            .collect()
     }
 
     /// Temporary keys of a role, from the server's own STS.
@@ -201,7 +205,6 @@ fn object(value: &Value) -> Object {
     Object {
         key: text(&value["key"]),
         size: value["size"].as_u64().expect("a size"),
-        etag: text(&value["etag"]),
         content_type: text(&value["content_type"]),
         metadata: metadata
             .iter()

@@ -86,13 +86,11 @@ impl Spec {
 pub(crate) struct Refused {
     pub(crate) code: Option<i32>,
     pub(crate) stderr: String,
-    pub(crate) took: Duration,
 }
 
 impl Refused {
     /// Runs the binary with `args`; panics if it is still there after 60 s.
     pub(crate) fn of(args: &[&str]) -> Self {
-        let began = Instant::now();
         let output = Command::new("timeout")
             .args(["-k", "1", "60", BINARY])
             .args(args)
@@ -101,9 +99,12 @@ impl Refused {
         let refused = Self {
             code: output.status.code(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-            took: began.elapsed(),
         };
-        assert_ne!(refused.code, Some(124), "still there: {args:?}\n{refused:?}");
+        assert_ne!(
+            refused.code,
+            Some(124),
+            "still there: {args:?}\n{refused:?}"
+        );
         refused
     }
 
@@ -216,7 +217,11 @@ impl Mount {
     /// What `kryptonfs status` prints.
     pub(crate) fn status(&self) -> String {
         let output = self.control("status", Duration::from_secs(20));
-        assert!(output.status.success(), "status: {output:?}\n{}", self.log());
+        assert!(
+            output.status.success(),
+            "status: {output:?}\n{}",
+            self.log()
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 

@@ -143,10 +143,14 @@ fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, counter: &AtomicU64) 
         match from.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => {
-                if !passable(shared) || to.write_all(&buffer[..count]).is_err() {
+                if !passable(shared) {
                     break;
                 }
+                // Before it is passed on, so that whoever has the answer finds it counted.
                 counter.fetch_add(count as u64, Ordering::SeqCst);
+                if to.write_all(&buffer[..count]).is_err() {
+                    break;
+                }
             }
             Err(error)
                 if matches!(

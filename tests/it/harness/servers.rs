@@ -42,8 +42,13 @@ pub(crate) fn python() -> PathBuf {
     venv("python")
 }
 
+/// The AWS CLI, made by `tests/prepare`.
+pub(crate) fn aws() -> PathBuf {
+    venv("aws")
+}
+
 /// A program of the tests' Python environment.
-pub(crate) fn venv(program: &str) -> PathBuf {
+fn venv(program: &str) -> PathBuf {
     static MADE: OnceLock<()> = OnceLock::new();
     MADE.get_or_init(|| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/prepare");
@@ -222,7 +227,9 @@ struct Ceph {
 impl Ceph {
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command.env("CEPH_CONF", &self.config).current_dir(&self.dir);
+        command
+            .env("CEPH_CONF", &self.config)
+            .current_dir(&self.dir);
         command
     }
 
@@ -261,7 +268,9 @@ fn fixed_keys() -> Keys {
 /// A base port all of whose `offsets` are free, from `from` on.
 fn free_port(from: u16, offsets: &[u16]) -> u16 {
     let shift = u16::try_from(std::process::id() % 500).unwrap_or(0) * 4;
-    let mut tries = (0..2000).step_by(4).map(|step| from + (shift + step) % 2000);
+    let mut tries = (0..2000)
+        .step_by(4)
+        .map(|step| from + (shift + step) % 2000);
     let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     tries
         .find(|base| offsets.iter().all(|offset| free(base + offset)))

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::servers::{self, Running};
 use super::{Access, Client, Keys, Relay, Spec, TestCloud, WorkDir};
 
+/// Where below the bucket the mounts of the tests are.
+const PREFIX: &str = "pre/fix";
+
 /// Which server holds the bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Server {
@@ -14,59 +17,70 @@ pub(crate) enum Server {
     Radosgw,
 }
 
-/// One test's world. Keys reach the mount only by Krypton, which the simulated cloud plays.
+/// Which keys Krypton hands to the mount.
+#[derive(Clone, Debug)]
+pub(crate) enum Issue {
+    /// Good ones of the server's own.
+    Own,
+    /// These, and the simulated S3 takes them.
+    Fixed(Keys),
+    /// These, which S3 has never heard of.
+    Stranger(Keys),
+}
+
+/// One test's world. Keys reach the mount only by Krypton, which a simulated cloud plays.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) server: Server,
+    /// S3, unless a real server plays it; and Krypton.
     pub(crate) cloud: TestCloud,
     /// Between the mount and S3.
     pub(crate) relay: Relay,
     pub(crate) client: Client,
     pub(crate) access: Access,
     pub(crate) work: WorkDir,
+    /// Krypton, where it is not the same cloud.
+    issuer: Option<TestCloud>,
+    ca_file: PathBuf,
     prefix: String,
-    fixed: Option<Keys>,
 }
 
 impl World {
     /// A new bucket on that server.
     pub(crate) fn new(server: Server, name: &str) -> Self {
+        Self::with_keys(server, name, Issue::Own)
+    }
+
+    /// The same, but Krypton hands out what `issue` says.
+    pub(crate) fn with_keys(server: Server, name: &str, issue: Issue) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::SeqCst);
         let work = WorkDir::new(name);
         let bucket = format!("it-{}-{number}", std::process::id());
-        let (cloud, access, relay, fixed) = match server {
-            Server::Sim => {
-                let cloud = TestCloud::start(&work.dir("cloud"), &bucket, None);
-                let access = Access {
-                    endpoint: cloud.s3_url(),
-                    region: cloud.region(),
-                    bucket,
-                    ca_file: Some(cloud.ca_file()),
-                    keys: cloud.keys(),
-                };
-                let relay = Relay::start(cloud.s3_address());
-                (cloud, access, relay, None)
-            }
-            Server::Seaweed => real(servers::seaweed(), bucket, &work, |running, _| {
-                running.keys.clone()
-            }),
-            Server::Radosgw => real(servers::radosgw(), bucket, &work, |_, client| {
-                client.assume_role(servers::ROLE)
-            }),
+        let mut world = match server {
+            Server::Sim => simulated(work, bucket, issue),
+            Server::Seaweed => real(servers::seaweed(), server, work, bucket, issue),
+            Server::Radosgw => real(servers::radosgw(), server, work, bucket, issue),
         };
-        let client = Client::start(&access);
-        client.create_bucket();
-        Self {
-            server,
-            cloud,
-            relay,
-            client,
-            access,
-            work,
-            prefix: "pre/fix".into(),
-            fixed,
-        }
+        world.client.create_bucket();
+        world.ca_file = world.bundle();
+        world
+    }
+
+    /// All authorities of this world in one file.
+    fn bundle(&self) -> PathBuf {
+        let clouds = std::iter::once(&self.cloud).chain(&self.issuer);
+        let texts: Vec<_> = clouds
+            .map(|cloud| std::fs::read_to_string(cloud.ca_file()).unwrap())
+            .collect();
+        let path = self.work.path().join("ca.pem");
+        std::fs::write(&path, texts.join("\n")).unwrap();
+        path
+    }
+
+    /// Who plays Krypton.
+    pub(crate) fn issuer(&self) -> &TestCloud {
+        self.issuer.as_ref().unwrap_or(&self.cloud)
     }
 
     /// What a mount of this world's bucket is started with.
@@ -80,8 +94,8 @@ impl World {
             source: format!("s3://{}/{}", self.access.bucket, self.prefix),
             region: self.access.region.clone(),
             endpoint: format!("{scheme}://{}", self.relay.address()),
-            krypton: self.cloud.krypton_url(),
-            ca_file: self.cloud.ca_file(),
+            krypton: self.issuer().krypton_url(),
+            ca_file: self.ca_file.clone(),
             dir: self.work.dir("mnt"),
             spool: self.work.path().join("spool"),
             cache: self.work.path().join("cache"),
@@ -101,11 +115,6 @@ impl World {
         }
     }
 
-    /// The keys that Krypton hands to the mount, if they are fixed ones.
-    pub(crate) fn fixed_keys(&self) -> Option<&Keys> {
-        self.fixed.as_ref()
-    }
-
     /// The key of a name in the mount.
     pub(crate) fn key(&self, name: &str) -> String {
         format!("{}/{name}", self.prefix)
@@ -117,13 +126,34 @@ impl World {
     }
 }
 
-/// A world on a real server; `keys` says which keys Krypton hands to the mount.
-fn real(
-    running: &Running,
-    bucket: String,
-    work: &WorkDir,
-    keys: impl Fn(&Running, &Client) -> Keys,
-) -> (TestCloud, Access, Relay, Option<Keys>) {
+fn simulated(work: WorkDir, bucket: String, issue: Issue) -> World {
+    let (fixed, stranger) = match &issue {
+        Issue::Own => (None, None),
+        Issue::Fixed(keys) => (Some(keys), None),
+        Issue::Stranger(keys) => (None, Some(keys)),
+    };
+    let cloud = TestCloud::start(&work.dir("cloud"), &bucket, fixed);
+    let access = Access {
+        endpoint: cloud.s3_url(),
+        region: cloud.region(),
+        bucket,
+        ca_file: Some(cloud.ca_file()),
+        keys: cloud.keys(),
+    };
+    World {
+        server: Server::Sim,
+        relay: Relay::start(cloud.s3_address()),
+        client: Client::start(&access),
+        issuer: stranger.map(|keys| TestCloud::start(&work.dir("issuer"), "unused", Some(keys))),
+        ca_file: PathBuf::new(),
+        prefix: PREFIX.into(),
+        cloud,
+        access,
+        work,
+    }
+}
+
+fn real(running: &Running, server: Server, work: WorkDir, bucket: String, issue: Issue) -> World {
     let access = Access {
         endpoint: running.url(),
         region: servers::REGION.into(),
@@ -131,7 +161,22 @@ fn real(
         ca_file: None,
         keys: running.keys.clone(),
     };
-    let fixed = keys(running, &Client::start(&access));
-    let cloud = TestCloud::start(&work.dir("cloud"), "unused", Some(&fixed));
-    (cloud, access, Relay::start(running.address), Some(fixed))
+    let client = Client::start(&access);
+    let keys = match (issue, server) {
+        (Issue::Fixed(keys) | Issue::Stranger(keys), _) => keys,
+        // A session token that the server verifies.
+        (Issue::Own, Server::Radosgw) => client.assume_role(servers::ROLE),
+        (Issue::Own, _) => running.keys.clone(),
+    };
+    World {
+        server,
+        cloud: TestCloud::start(&work.dir("cloud"), "unused", Some(&keys)),
+        relay: Relay::start(running.address),
+        issuer: None,
+        ca_file: PathBuf::new(),
+        prefix: PREFIX.into(),
+        client,
+        access,
+        work,
+    }
 }
