@@ -5,7 +5,7 @@ mod hostile;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -208,13 +208,24 @@ fn a_spool_of_another_bucket_is_refused_and_kept() {
     let mount = world.spec().mount();
     shell(mount.dir(), "echo pending > f");
     let first = mount.unmount();
-    let mut spec = other.spec();
-    spec.spool = first.spool.clone();
-    is_refused(&spec, FAILED, &["spool"]);
+    let second = other.spec().mount().unmount();
+    // Each bucket has a folder of its own; somebody moved one to the other's place.
+    let (ours, theirs) = (spool_folder(&first), spool_folder(&second));
+    fs::remove_dir_all(&theirs).unwrap();
+    fs::rename(&ours, &theirs).unwrap();
+    is_refused(&second, FAILED, &["spool"]);
+    fs::rename(&theirs, &ours).unwrap();
     world.relay.open();
     let mount = first.mount();
     mount.drain();
     assert_eq!(world.client.get(&world.key("f")).body, b"pending\n");
+}
+
+/// The one folder in the spool of a mount that was there.
+fn spool_folder(spec: &Spec) -> PathBuf {
+    let entries: Vec<_> = fs::read_dir(&spec.spool).unwrap().flatten().collect();
+    assert_eq!(entries.len(), 1, "{entries:?}");
+    entries[0].path()
 }
 
 #[test]
@@ -235,13 +246,18 @@ fn a_spool_that_cannot_be_written_is_refused() {
 #[test]
 fn a_spool_that_others_could_write_is_refused() {
     let world = World::new(Server::Sim, "unsafe");
-    let mut spec = world.spec();
-    spec.spool = world.local("open-to-all");
-    fs::set_permissions(&spec.spool, fs::Permissions::from_mode(0o777)).unwrap();
+    let spec = world.spec().mount().unmount();
+    let folder = spool_folder(&spec);
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
     is_refused(&spec, FAILED, &["spool"]);
-    spec.spool = world.work.path().join("a-link");
-    std::os::unix::fs::symlink(world.local("elsewhere"), &spec.spool).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    let elsewhere = world.work.path().join("elsewhere");
+    fs::rename(&folder, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &folder).unwrap();
     is_refused(&spec, FAILED, &["spool"]);
+    fs::remove_file(&folder).unwrap();
+    fs::rename(&elsewhere, &folder).unwrap();
+    spec.mount();
 }
 
 /// Mounts offline; writes; once `restore` has run, all arrives.
