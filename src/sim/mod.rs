@@ -17,6 +17,7 @@ mod checks;
 mod cognito;
 mod control;
 mod count;
+pub mod demo;
 mod faults;
 mod front;
 mod journal;
