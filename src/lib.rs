@@ -1,8 +1,13 @@
 //! kryptonfs.
 
 pub mod cache;
+pub mod clock;
+pub mod creds;
+pub mod disk;
+pub mod drain;
 pub mod fs;
 pub mod log;
+pub mod net;
 pub mod read;
 #[cfg(feature = "sim")]
 pub mod sim;

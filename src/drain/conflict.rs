@@ -1,0 +1,180 @@
+//! What was met at a key instead of the believed version, and what becomes of what is wanted
+//! there: pure functions.
+//!
+//! Invariant: bytes that build on an old version never replace a newer one, and what was written
+//! here is never lost: it stays wanted at the key, or at a sibling.
+
+use super::pieces::candidate;
+use crate::tree::Pending;
+use crate::types::{
+    Attrs, Base, Generation, Headers, Kind, MountId, NAME_MAX, ObjectId, ObjectMeta, RelKey, STAMP_KEY, Seq,
+    Source, Stamp, Want,
+};
+
+/// What happens to a whole new content when somebody else changed the object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConflictPolicy {
+    /// It replaces the other version, counted.
+    #[default]
+    LastWriter,
+    /// It becomes a sibling.
+    KeepBoth,
+}
+
+/// The longest ending that is taken for an extension.
+const EXTENSION_MAX: usize = 16;
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is what was wanted: an answer was lost.
+    Sent,
+    /// Nothing is there, as wanted.
+    Removed,
+    /// Try again over this. `foreign`: it is somebody else's doing.
+    Over { base: Base, foreign: bool },
+    /// What is wanted goes to a sibling; this stays.
+    Aside(Base),
+    /// The metadata is set again, on this version's bytes.
+    Reapply,
+    /// A removal is dropped: somebody wrote there since.
+    Spared,
+    /// The believed version is there although the precondition was refused.
+    GuardRefused,
+}
+
+/// The stamp in a version's metadata.
+pub(super) fn stamp_of(met: &ObjectMeta) -> Option<Stamp> {
+    let headers = met.headers.as_ref()?;
+    headers.metadata.get(STAMP_KEY)?.parse().ok()
+}
+
+/// Decides. `met`: what HEAD told; `None`: nothing is there.
+pub(super) fn verdict(
+    key: &RelKey,
+    pending: &Pending,
+    met: Option<&ObjectMeta>,
+    mount: MountId,
+    policy: ConflictPolicy,
+) -> Verdict {
+    let is_removal = pending.want == Want::Gone;
+    let Some(met) = met else {
+        return match is_removal {
+            true => Verdict::Removed,
+            false => Verdict::Over {
+                base: Base::Absent,
+                foreign: pending.base != Base::Absent,
+            },
+        };
+    };
+    let base = Base::Version(met.id.etag.clone());
+    if let Some(number) = own_number(met, mount) {
+        if number == pending.number && !is_removal {
+            return Verdict::Sent;
+        }
+        if base != pending.base && number < pending.number {
+            return Verdict::Over {
+                base,
+                foreign: false,
+            };
+        }
+    }
+    if base == pending.base {
+        return Verdict::GuardRefused;
+    }
+    match &pending.want {
+        Want::Gone => Verdict::Spared,
+        Want::Object(generation) => over_a_stranger(key, generation, &pending.base, base, policy),
+        Want::Open { .. } => Verdict::Over {
+            base,
+            foreign: true,
+        },
+    }
+}
+
+fn own_number(met: &ObjectMeta, mount: MountId) -> Option<Seq> {
+    let stamp = stamp_of(met)?;
+    (stamp.mount == mount).then_some(stamp.number)
+}
+
+fn over_a_stranger(
+    key: &RelKey,
+    generation: &Generation,
+    old: &Base,
+    base: Base,
+    policy: ConflictPolicy,
+) -> Verdict {
+    let builds_on = |piece: &crate::types::Extent| match &piece.from {
+        Source::Remote { object, .. } => object.key.as_str() == key.as_str(),
+        Source::Local { .. } => false,
+    };
+    if is_only_metadata(key, generation, old) {
+        Verdict::Reapply
+    } else if generation.extents.iter().any(builds_on)
+        || (policy == ConflictPolicy::KeepBoth && generation.attrs.kind != Kind::Dir)
+    {
+        Verdict::Aside(base)
+    } else {
+        Verdict::Over {
+            base,
+            foreign: true,
+        }
+    }
+}
+
+/// Whether a content is a version of its key, whole (as far as can be seen), with other metadata.
+pub(super) fn is_only_metadata(key: &RelKey, generation: &Generation, base: &Base) -> bool {
+    let is_base = |version: &ObjectId| {
+        version.key.as_str() == key.as_str() && Base::of(Some(version)) == *base
+    };
+    candidate(generation).is_some_and(is_base)
+}
+
+/// Metadata set here, put on a version that somebody else wrote: its content's time and its
+/// headers stay.
+pub(super) fn reapplied(ours: &Attrs, theirs: &Headers) -> Attrs {
+    let theirs = Attrs::from_headers(theirs, ours.kind == Kind::Dir);
+    let ours = Attrs {
+        mtime: theirs.mtime.or(ours.mtime),
+        headers: theirs.headers.clone(),
+        ..ours.clone()
+    };
+    ours.over(&theirs)
+}
+
+/// The sibling that keeps what was written here: `NAME.conflict-MOUNTID-TIME.EXT`.
+pub(super) fn sibling(key: &RelKey, mount: MountId, epoch_secs: u64) -> Option<RelKey> {
+    let path = key.path();
+    let name = path.name()?;
+    let name = name.as_str();
+    let (stem, extension) = match name.rfind('.') {
+        Some(at) if at > 0 && name.len() - at <= EXTENSION_MAX => name.split_at(at),
+        _ => (name, ""),
+    };
+    let mark = format!(".conflict-{mount}-{}{extension}", utc(epoch_secs));
+    let mut fits = stem.len().min(NAME_MAX - mark.len());
+    while !stem.is_char_boundary(fits) {
+        fits -= 1;
+    }
+    let dir = path.parent()?.dir_prefix();
+    RelKey::parse(&format!("{dir}{}{mark}", &stem[..fits]))
+}
+
+/// `YYYYMMDDTHHMMSSZ`.
+fn utc(epoch_secs: u64) -> String {
+    let (days, secs) = (epoch_secs / 86_400, epoch_secs % 86_400);
+    // Days are counted from 1 March of a year that a leap cycle of 400 years begins with.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute, secs) = (secs / 3600, secs / 60 % 60, secs % 60);
+    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{secs:02}Z")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,249 @@
+//! What all jobs share: the rooms they work with, the guard before a write, the record after it.
+//!
+//! Invariants:
+//! - `begin` is recorded before any request that may show, and only while its change is the
+//!   wanted one: so the log (and the tree) knows which generation an answer speaks of;
+//! - a sent generation enters the cache before `Sent` is recorded, and `Sent` is flushed before
+//!   any spool file is removed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use super::fail::Fail;
+use super::parts::Half;
+use super::pieces::Sizes;
+use super::plan::Job;
+use super::{Caps, Config};
+use crate::log::{Log, Record, Refusal, SentObject};
+use crate::read::Reader;
+use crate::store::{ObjectStore, StoreError};
+use crate::tree::{Pending, Tree};
+use crate::types::{
+    Attrs, Base, Extents, Headers, ObjectKey, ObjectMeta, Precondition, RelKey, STAMP_KEY, Seq,
+    Stamp,
+};
+
+/// How a job ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Nothing is left to do for its change.
+    Settled,
+    /// What stood in the way was cleared: plan again.
+    Again,
+}
+
+/// What a guarded write asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Guard {
+    /// Send it with this precondition.
+    When(Precondition),
+    /// Asked first, as the server does not honour the precondition: something else is there.
+    Met(Option<ObjectMeta>, Seq),
+}
+
+/// The rooms, and what is remembered while the daemon runs.
+#[derive(Debug)]
+pub(super) struct Hands {
+    pub(super) tree: Arc<Tree>,
+    pub(super) log: Arc<Log>,
+    pub(super) reader: Arc<Reader>,
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) config: Config,
+    pub(super) caps: Mutex<Caps>,
+    /// Uploads that broke off and can be continued.
+    pub(super) halves: Mutex<HashMap<RelKey, Half>>,
+    /// One part at a time holds fetched bytes in memory.
+    pub(super) fetching: Semaphore,
+    pub(super) conflicts: AtomicU64,
+    pub(super) resent: AtomicU64,
+    pub(super) in_flight: AtomicUsize,
+    pub(super) last_error: Mutex<Option<(SystemTime, String)>>,
+}
+
+impl Hands {
+    pub(super) fn new(
+        tree: Arc<Tree>,
+        log: Arc<Log>,
+        reader: Arc<Reader>,
+        store: Arc<dyn ObjectStore>,
+        config: Config,
+    ) -> Self {
+        Self {
+            tree,
+            log,
+            reader,
+            store,
+            config,
+            caps: Mutex::new(Caps::default()),
+            halves: Mutex::default(),
+            fetching: Semaphore::new(1),
+            conflicts: AtomicU64::new(0),
+            resent: AtomicU64::new(0),
+            in_flight: AtomicUsize::new(0),
+            last_error: Mutex::default(),
+        }
+    }
+
+    /// Carries out one job. What S3 refuses for good is recorded as dead.
+    pub(super) async fn carry_out(&self, job: &Job) -> Result<Progress, Fail> {
+        let done = match job {
+            Job::Send { key, number } => self.send(key, *number, false).await,
+            Job::Stage { key, number } => self.send(key, *number, true).await,
+            Job::Remove { key, number } => self.remove(key, *number).await,
+            Job::RemoveBatch(all) => self.remove_batch(all).await,
+            Job::Drop { key, number } => self.drop_change(key, *number),
+        };
+        match (done, job) {
+            (
+                Err(fail),
+                Job::Send { key, number } | Job::Stage { key, number } | Job::Remove { key, number },
+            ) => match fail.refusal() {
+                Some(reason) => self.park(key, *number, reason).await,
+                None => Err(fail),
+            },
+            (done, _) => done,
+        }
+    }
+
+    /// The change wanted at `key`, if it is still this one.
+    pub(super) fn look(&self, key: &RelKey, number: Seq) -> Option<Pending> {
+        self.tree.pending(|all| {
+            let entry = all.get(key).filter(|entry| entry.number == number)?;
+            entry.dead.is_none().then(|| entry.clone())
+        })
+    }
+
+    /// Records that a request for it may be answered from now on. `false`: it was superseded, and
+    /// nothing may be sent.
+    pub(super) fn begin(&self, key: &RelKey, number: Seq) -> Result<bool, Fail> {
+        self.tree.record(Record::Begun {
+            key: key.clone(),
+            number,
+        })?;
+        Ok(self.look(key, number).is_some())
+    }
+
+    /// What is at a key, and as of when.
+    pub(super) async fn ask(&self, key: &ObjectKey) -> Result<(Option<ObjectMeta>, Seq), Fail> {
+        let asked = self.tree.now();
+        match self.store.head(key, None).await {
+            Ok(meta) => Ok((Some(meta), asked)),
+            Err(StoreError::NotFound) => Ok((None, asked)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// How a write to `key` over `base` is guarded.
+    pub(super) async fn guard(&self, key: &ObjectKey, base: &Base) -> Result<Guard, Fail> {
+        let caps = self.caps.lock().clone();
+        match base {
+            Base::Absent if caps.if_absent => return Ok(Guard::When(Precondition::IfAbsent)),
+            Base::Version(etag) if caps.if_match => {
+                return Ok(Guard::When(Precondition::IfMatch(etag.clone())));
+            }
+            Base::Absent | Base::Version(_) => {}
+        }
+        let (met, asked) = self.ask(key).await?;
+        if Base::of(met.as_ref().map(|meta| &meta.id)) == *base {
+            self.caps.lock().unguarded += 1;
+            Ok(Guard::When(Precondition::None))
+        } else {
+            Ok(Guard::Met(met, asked))
+        }
+    }
+
+    /// The server answered that it does not have this precondition.
+    pub(super) fn lacks(&self, when: &Precondition) {
+        let mut caps = self.caps.lock();
+        match when {
+            Precondition::IfAbsent => caps.if_absent = false,
+            Precondition::IfMatch(_) => caps.if_match = false,
+            Precondition::None => {}
+        }
+    }
+
+    /// The metadata of a new version.
+    pub(super) fn dress(&self, attrs: &Attrs, number: Seq, is_new: bool) -> Headers {
+        let mut headers = attrs.to_headers();
+        let mount = self.log.mount_id();
+        let stamp = Stamp { mount, number };
+        let name = STAMP_KEY.to_owned();
+        headers.metadata.insert(name, stamp.to_string());
+        if is_new {
+            let class = self.config.storage_class.clone();
+            headers.storage_class = headers.storage_class.or(class);
+            headers.sse = headers.sse.or_else(|| self.config.sse.clone());
+        }
+        headers
+    }
+
+    /// S3 acknowledged a generation.
+    pub(super) async fn sent(
+        &self,
+        key: &RelKey,
+        number: Seq,
+        extents: Option<&Extents>,
+        object: SentObject,
+    ) -> Result<Progress, Fail> {
+        if let Some(extents) = extents {
+            self.reader.adopt(extents, &object.id, object.size).await;
+        }
+        let seq = self.tree.record(Record::Sent {
+            key: key.clone(),
+            number,
+            object: Box::new(object),
+        })?;
+        self.log.flushed(seq).await?;
+        self.tidy().await;
+        Ok(Progress::Settled)
+    }
+
+    /// Removes spool files that nothing names any more.
+    pub(super) async fn tidy(&self) {
+        let files = self.tree.unreferenced();
+        if files.is_empty() {
+            return;
+        }
+        let spool = Arc::clone(self.log.spool());
+        let removed = tokio::task::spawn_blocking(move || {
+            for file in files {
+                if let Err(error) = spool.remove(file) {
+                    tracing::warn!(%error, file = file.0, "a sent file stays in the spool");
+                }
+            }
+        });
+        if let Err(error) = removed.await {
+            tracing::error!(%error, "removing sent files from the spool broke off");
+        }
+    }
+
+    /// Parks a change that S3 refuses for good.
+    pub(super) async fn park(
+        &self,
+        key: &RelKey,
+        number: Seq,
+        reason: Refusal,
+    ) -> Result<Progress, Fail> {
+        tracing::warn!(?reason, "a change was refused for good");
+        tracing::debug!(%key, "the refused change");
+        let seq = self.tree.record(Record::Dead {
+            key: key.clone(),
+            number,
+            reason,
+        })?;
+        self.log.flushed(seq).await?;
+        Ok(Progress::Settled)
+    }
+
+    pub(super) fn sizes(&self) -> Sizes {
+        Sizes {
+            part: self.config.part_size,
+            threshold: self.config.multipart_threshold,
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! A multipart upload: parts that are sent or copied, staged in the log, then completed.
+//!
+//! Invariants:
+//! - what was staged (also by an earlier run) only wants Complete; an upload that is gone was
+//!   completed by a request whose answer was lost, or is made again;
+//! - an upload that broke off for a passing reason is continued with the parts it has; one that
+//!   ended for any other reason is aborted.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use super::conflict::Verdict;
+use super::fail::Fail;
+use super::hands::{Guard, Hands, Progress};
+use super::pieces::{Piece, share};
+use super::resolve::as_sent;
+use super::send::Work;
+use crate::log::Record;
+use crate::store::{PartDone, StoreError, UploadId};
+use crate::types::{ETag, Headers, ObjectKey, RelKey, Seq, Want};
+
+/// Parts of one upload in flight.
+const AT_ONCE: usize = 2;
+/// Uploads that are remembered to be continued; one more is given up instead.
+const HALVES_MAX: usize = 16;
+
+/// An upload that broke off.
+#[derive(Clone, Debug)]
+pub(super) struct Half {
+    number: Seq,
+    object: ObjectKey,
+    upload: UploadId,
+    pieces: Vec<Piece>,
+    done: BTreeMap<u16, PartDone>,
+}
+
+/// How far the parts came.
+enum Parts {
+    All(UploadId, Vec<PartDone>),
+    /// What is wanted has changed: the upload was aborted.
+    Moot,
+    /// S3 knows the upload no more.
+    Lost,
+}
+
+impl Hands {
+    /// Brings the parts to S3, and completes the upload unless it is only to be staged.
+    pub(super) async fn send_parts(
+        &self,
+        work: &Work,
+        headers: Headers,
+        pieces: Vec<Piece>,
+        stage: bool,
+    ) -> Result<Progress, Fail> {
+        let (upload, parts) = match self.upload(work, &headers, pieces).await? {
+            Parts::All(upload, parts) => (upload, parts),
+            Parts::Moot | Parts::Lost => return Ok(Progress::Again),
+        };
+        let etag = |part: &PartDone| (part.number, part.etag.as_str().to_owned());
+        let seq = self.tree.record(Record::Staged {
+            key: work.key.clone(),
+            number: work.number,
+            upload: upload.0.as_ref().to_owned(),
+            parts: parts.iter().map(etag).collect(),
+        })?;
+        if stage {
+            self.log.flushed(seq).await?;
+            return Ok(Progress::Settled);
+        }
+        self.complete(work, headers, &upload, &parts).await
+    }
+
+    async fn complete(
+        &self,
+        work: &Work,
+        headers: Headers,
+        upload: &UploadId,
+        parts: &[PartDone],
+    ) -> Result<Progress, Fail> {
+        let when = match self.guard(&work.object, &work.pending.base).await? {
+            Guard::When(when) => when,
+            Guard::Met(met, asked) => return self.resolve(work, met, asked).await,
+        };
+        let complete = self.store.complete(&work.object, upload, parts, &when);
+        match complete.await {
+            // The next try finds it staged, and asks.
+            Err(StoreError::NoSuchUpload) => Ok(Progress::Again),
+            done => self.published(work, headers, &when, done).await,
+        }
+    }
+
+    /// Completes what was staged before. `None`: nothing was, or it is gone.
+    pub(super) async fn finish_staged(
+        &self,
+        work: &Work,
+        stage: bool,
+    ) -> Result<Option<Progress>, Fail> {
+        let Some((number, upload, parts)) = &work.pending.staged else {
+            return Ok(None);
+        };
+        let upload = UploadId(upload.as_str().into());
+        let done = |(number, etag): &(u16, String)| PartDone {
+            number: *number,
+            etag: ETag::new(etag),
+            crc64: None,
+            size: None,
+        };
+        let parts: Vec<_> = parts.iter().map(done).collect();
+        if *number != work.number {
+            return self.finish_older(work, *number, &upload, &parts).await;
+        }
+        if stage {
+            return Ok(Some(Progress::Settled));
+        }
+        let when = match self.guard(&work.object, &work.pending.base).await? {
+            Guard::When(when) => when,
+            Guard::Met(met, asked) => return self.resolve(work, met, asked).await.map(Some),
+        };
+        if !self.begin(&work.key, work.number)? {
+            return Ok(Some(Progress::Again));
+        }
+        let complete = self.store.complete(&work.object, &upload, &parts, &when);
+        match complete.await {
+            Err(StoreError::NoSuchUpload) => {
+                let (met, asked) = self.ask(&work.object).await?;
+                match self.judge(&work.key, &work.pending, met.as_ref()) {
+                    Verdict::Sent => self.resolve(work, met, asked).await.map(Some),
+                    _ => Ok(None),
+                }
+            }
+            Ok(meta) if !work.generation.attrs.is_complete() => {
+                // What was sent with Create was inherited, and is not known any more.
+                let (met, _) = self.ask(&work.object).await?;
+                let headers = met.filter(|met| met.id == meta.id);
+                let headers = headers.and_then(|met| met.headers).unwrap_or_default();
+                let done = self.published(work, headers, &when, Ok(meta)).await;
+                done.map(Some)
+            }
+            done => {
+                let is_new = work.pending.base == crate::types::Base::Absent;
+                let headers = self.dress(&work.generation.attrs, work.number, is_new);
+                self.published(work, headers, &when, done).await.map(Some)
+            }
+        }
+    }
+
+    /// A generation that was staged and then superseded goes first: what it was copied from may be
+    /// gone, and the newer one can be copied from it.
+    async fn finish_older(
+        &self,
+        work: &Work,
+        number: Seq,
+        upload: &UploadId,
+        parts: &[PartDone],
+    ) -> Result<Option<Progress>, Fail> {
+        let Guard::When(when) = self.guard(&work.object, &work.pending.base).await? else {
+            self.abort(&work.object, upload).await;
+            return Ok(None);
+        };
+        self.tree.record(Record::Begun {
+            key: work.key.clone(),
+            number,
+        })?;
+        let complete = self.store.complete(&work.object, upload, parts, &when);
+        match complete.await {
+            Ok(meta) => {
+                let (met, _) = self.ask(&work.object).await?;
+                let sent = met.filter(|met| met.id == meta.id).unwrap_or(meta);
+                self.sent(&work.key, number, None, as_sent(sent)).await?;
+                Ok(Some(Progress::Again))
+            }
+            Err(error) if error.is_transient() || error.is_silence() => Err(error.into()),
+            Err(error) => {
+                tracing::debug!(%error, "an older upload was given up");
+                self.abort(&work.object, upload).await;
+                Ok(None)
+            }
+        }
+    }
+
+    async fn upload(
+        &self,
+        work: &Work,
+        headers: &Headers,
+        pieces: Vec<Piece>,
+    ) -> Result<Parts, Fail> {
+        let mut half = match self.continued(work, &pieces).await {
+            Some(half) => half,
+            None if !self.begin(&work.key, work.number)? => return Ok(Parts::Moot),
+            None => Half {
+                number: work.number,
+                object: work.object.clone(),
+                upload: self.store.create_multipart(&work.object, headers).await?,
+                pieces,
+                done: BTreeMap::new(),
+            },
+        };
+        match self.missing_parts(work, &mut half).await {
+            Ok(true) => Ok(Parts::All(half.upload, half.done.into_values().collect())),
+            Ok(false) => {
+                self.abort(&half.object, &half.upload).await;
+                Ok(Parts::Moot)
+            }
+            Err(Fail::Store(StoreError::NoSuchUpload)) => Ok(Parts::Lost),
+            Err(fail) => {
+                self.keep(&work.key, half, &fail).await;
+                Err(fail)
+            }
+        }
+    }
+
+    /// Sends what an upload lacks, `AT_ONCE` parts at a time. `false`: nobody wants it any more.
+    async fn missing_parts(&self, work: &Work, half: &mut Half) -> Result<bool, Fail> {
+        let numbered = half.pieces.iter().zip(1u16..);
+        let mut todo = numbered.filter(|(_, number)| !half.done.contains_key(number));
+        let mut running = FuturesUnordered::new();
+        let mut arrived = Vec::new();
+        let mut end = Ok(true);
+        loop {
+            while end == Ok(true) && running.len() < AT_ONCE {
+                let Some((piece, number)) = todo.next() else {
+                    break;
+                };
+                if self.is_moot(work) {
+                    end = Ok(false);
+                } else {
+                    running.push(self.part(work, &half.upload, number, piece));
+                }
+            }
+            // Also after a failure what is in flight is waited for: it may be a part less to send.
+            match running.next().await {
+                Some(Ok(part)) => arrived.push(part),
+                Some(Err(fail)) => end = Err(fail),
+                None => break,
+            }
+        }
+        drop(running);
+        half.done
+            .extend(arrived.into_iter().map(|part| (part.number, part)));
+        end
+    }
+
+    async fn part(
+        &self,
+        work: &Work,
+        upload: &UploadId,
+        number: u16,
+        piece: &Piece,
+    ) -> Result<PartDone, Fail> {
+        match piece {
+            Piece::Copy { object, range } => {
+                let (store, range) = (&self.store, range.clone());
+                let copied = store.copy_part(&work.object, upload, number, object, range);
+                copied.await.map_err(|error| match error {
+                    StoreError::Stale | StoreError::Precondition | StoreError::NotFound => {
+                        Fail::SourceGone
+                    }
+                    error => error.into(),
+                })
+            }
+            Piece::Send { start, end } => {
+                let (payload, _fetched) = self.payload(&work.generation, *start, *end).await?;
+                let sent = self
+                    .store
+                    .upload_part(&work.object, upload, number, &payload)
+                    .await;
+                if sent.is_err() {
+                    self.resent.fetch_add(payload.len, Ordering::Relaxed);
+                }
+                Ok(sent?)
+            }
+        }
+    }
+
+    /// Whether what is being sent is of no use: superseded by something that shares none of it.
+    fn is_moot(&self, work: &Work) -> bool {
+        self.tree.pending(|all| match all.get(&work.key) {
+            Some(entry) if entry.number == work.number => false,
+            Some(entry) => match &entry.want {
+                Want::Object(newer) => !share(&newer.extents, &work.generation.extents),
+                Want::Open { .. } | Want::Gone => true,
+            },
+            None => true,
+        })
+    }
+
+    /// The upload that broke off for this very change, if there is one.
+    async fn continued(&self, work: &Work, pieces: &[Piece]) -> Option<Half> {
+        let half = self.halves.lock().remove(&work.key)?;
+        if half.number == work.number && half.pieces == pieces {
+            return Some(half);
+        }
+        self.abort(&half.object, &half.upload).await;
+        None
+    }
+
+    async fn keep(&self, key: &RelKey, half: Half, fail: &Fail) {
+        let is_passing = fail.refusal().is_none() && *fail != Fail::SourceGone;
+        let kept = {
+            let mut halves = self.halves.lock();
+            let fits = is_passing && halves.len() < HALVES_MAX;
+            if fits {
+                halves.insert(key.clone(), half.clone());
+            }
+            fits
+        };
+        if !kept {
+            self.abort(&half.object, &half.upload).await;
+        }
+    }
+
+    /// Aborts uploads that broke off and that nobody wants any more.
+    pub(super) async fn sweep(&self) {
+        let stale: Vec<_> = {
+            let mut halves = self.halves.lock();
+            let is_stale = |key: &RelKey, half: &mut Half| self.look(key, half.number).is_none();
+            halves.extract_if(is_stale).map(|(_, half)| half).collect()
+        };
+        for half in stale {
+            self.abort(&half.object, &half.upload).await;
+        }
+    }
+
+    /// Whether `sweep` would find something.
+    pub(super) fn has_stale_uploads(&self) -> bool {
+        let halves = self.halves.lock();
+        let mut all = halves.iter();
+        all.any(|(key, half)| self.look(key, half.number).is_none())
+    }
+
+    /// Aborts an upload; an error leaves an orphan, said in the log.
+    pub(super) async fn abort(&self, key: &ObjectKey, upload: &UploadId) {
+        if let Err(error) = self.store.abort(key, upload).await {
+            tracing::warn!(%error, "an upload that is not wanted any more could not be aborted");
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! Which pending changes may be carried out now: a pure function of what is pending, what is in
+//! flight and the time.
+//!
+//! Invariants, for any order in which the jobs it names end:
+//! - at a key there is one job at a time;
+//! - who reads a version (`Remote`) is staged or sent before whoever replaces or removes that
+//!   version publishes. A circle of such waits is cut by staging, which needs no permission;
+//! - with `Order::Dir` publishes within one directory go by number;
+//! - all other waits lead to lower numbers, so something can always go on.
+//!
+//! What waits for a dead or held change is *parked*: it does not keep others of its directory.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use super::waits::{Shared, Waits, dir_of};
+use crate::tree::{Pending, PendingMap};
+use crate::types::{Base, RelKey, Seq, Want};
+
+/// At most so many keys in one DeleteObjects.
+const BATCH_MAX: usize = 1000;
+/// While something is in flight, so many entries without a job are looked at: a long queue in one
+/// directory is not walked again for each of its files.
+const LOOKAHEAD: usize = 512;
+
+/// Whether publishes of one directory keep their order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Objects of a directory appear in the order their files were closed.
+    #[default]
+    Dir,
+    /// Small files may pass.
+    None,
+}
+
+/// What the planner goes by.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    /// How long a change waits for others that often follow (chmod, rename).
+    pub(super) linger: Duration,
+    /// See `Order`.
+    pub(super) order: Order,
+    /// When what a writer still holds open is sent.
+    pub(super) upload_open: Duration,
+    /// At most so many jobs in flight.
+    pub(super) concurrency: usize,
+    /// No lingering: somebody waits.
+    pub(super) hurry: bool,
+}
+
+/// What a key's job in flight does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct InFlight {
+    /// For which change.
+    pub(super) number: Seq,
+    /// It ends before it publishes.
+    pub(super) staging: bool,
+}
+
+/// What is going on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Busy {
+    /// Each key that has a job in flight.
+    pub(super) keys: HashMap<RelKey, InFlight>,
+    /// How many jobs that are.
+    pub(super) jobs: usize,
+    /// Keys that failed, and when they may be tried again.
+    pub(super) resting: HashMap<RelKey, Instant>,
+}
+
+/// Something to do, at one key (or, for a batch, at each of several).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Job {
+    /// Bring the wanted content there, all of the way.
+    Send {
+        /// Where.
+        key: RelKey,
+        /// For which change.
+        number: Seq,
+    },
+    /// Bring its parts to S3, and stop before they show.
+    Stage {
+        /// Where.
+        key: RelKey,
+        /// For which change.
+        number: Seq,
+    },
+    /// Remove one object.
+    Remove {
+        /// Where.
+        key: RelKey,
+        /// For which change.
+        number: Seq,
+    },
+    /// Remove several whose versions are believed known, by one request.
+    RemoveBatch(Vec<(RelKey, Seq)>),
+    /// Nothing is there and nothing is wanted: no request.
+    Drop {
+        /// Where.
+        key: RelKey,
+        /// For which change.
+        number: Seq,
+    },
+}
+
+impl Job {
+    /// The keys it is at.
+    pub(super) fn keys(&self) -> Vec<(RelKey, Seq)> {
+        match self {
+            Self::Send { key, number }
+            | Self::Stage { key, number }
+            | Self::Remove { key, number }
+            | Self::Drop { key, number } => vec![(key.clone(), *number)],
+            Self::RemoveBatch(all) => all.clone(),
+        }
+    }
+}
+
+/// What to do now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// To be started, all at once.
+    pub(super) jobs: Vec<Job>,
+    /// When to plan again if nothing happens before.
+    pub(super) next: Option<Instant>,
+    /// Nothing is pending but what is dead, open, held, or parked behind such.
+    pub(super) drained: bool,
+}
+
+/// When an entry may be carried out as far as time goes.
+pub(super) fn due(entry: &Pending, rules: &Rules) -> Instant {
+    let wait = match (entry.held, rules.hurry) {
+        (true, _) => rules.upload_open,
+        (false, true) => Duration::ZERO,
+        (false, false) => rules.linger,
+    };
+    entry.since + wait
+}
+
+/// The plan.
+pub(super) fn plan(pending: &PendingMap, busy: &Busy, now: Instant, rules: &Rules) -> Plan {
+    let mut scan = Scan {
+        pending,
+        busy,
+        now,
+        rules,
+        slots: rules.concurrency.saturating_sub(busy.jobs),
+        turns: Turns::of(busy, rules.order),
+        shared: Shared::default(),
+        waits: Waits::of(pending, rules.order == Order::Dir),
+        taken: HashSet::new(),
+        batch: Vec::new(),
+        passed: 0,
+        plan: Plan {
+            drained: true,
+            ..Plan::default()
+        },
+    };
+    for (key, entry) in pending.in_order() {
+        if !scan.look(key, entry) {
+            scan.plan.drained = false;
+            break;
+        }
+    }
+    scan.finish()
+}
+
+/// The lowest number of each directory that still has to publish.
+struct Turns<'a> {
+    order: Order,
+    /// Of changes that are not in this plan's batch of removals, and of those that are.
+    first: HashMap<&'a str, (Option<Seq>, Option<Seq>)>,
+}
+
+impl<'a> Turns<'a> {
+    fn of(busy: &'a Busy, order: Order) -> Self {
+        let mut turns = Self {
+            order,
+            first: HashMap::new(),
+        };
+        for (key, job) in busy.keys.iter().filter(|(_, job)| !job.staging) {
+            turns.wait(key, job.number);
+        }
+        turns
+    }
+
+    fn wait(&mut self, key: &'a RelKey, number: Seq) {
+        let first = &mut self.first.entry(dir_of(key)).or_default().0;
+        *first = Some(first.map_or(number, |old| old.min(number)));
+    }
+
+    fn batched(&mut self, key: &'a RelKey, number: Seq) {
+        let first = &mut self.first.entry(dir_of(key)).or_default().1;
+        *first = Some(first.map_or(number, |old| old.min(number)));
+    }
+
+    /// Whether an earlier one of the directory goes first.
+    fn blocks(&self, key: &RelKey, number: Seq, batchable: bool) -> bool {
+        let Some((other, batch)) = self.first.get(dir_of(key)) else {
+            return false;
+        };
+        let is_before = |first: &Option<Seq>| first.is_some_and(|first| first < number);
+        self.order == Order::Dir && (is_before(other) || (!batchable && is_before(batch)))
+    }
+}
+
+struct Scan<'a> {
+    pending: &'a PendingMap,
+    busy: &'a Busy,
+    now: Instant,
+    rules: &'a Rules,
+    slots: usize,
+    turns: Turns<'a>,
+    shared: Shared<'a>,
+    waits: Waits<'a>,
+    taken: HashSet<&'a RelKey>,
+    batch: Vec<(RelKey, Seq)>,
+    passed: usize,
+    plan: Plan,
+}
+
+impl<'a> Scan<'a> {
+    /// Looks at the next entry; whether to go on.
+    fn look(&mut self, key: &'a RelKey, entry: &'a Pending) -> bool {
+        self.passed += 1;
+        if self.passed > LOOKAHEAD && (self.busy.jobs > 0 || !self.plan.jobs.is_empty()) {
+            return false;
+        }
+        if entry.dead.is_some() || matches!(entry.want, Want::Open { .. }) {
+            return true;
+        }
+        if self.is_busy(key) {
+            return self.must_wait(key, entry);
+        }
+        let due = due(entry, self.rules);
+        if due > self.now {
+            self.wake(due);
+            if !entry.held {
+                self.plan.drained = false;
+                self.shared.add(key, entry);
+            }
+            return true;
+        }
+        if let Some(until) = self.resting(key) {
+            self.wake(until);
+            return self.must_wait(key, entry);
+        }
+        if is_nothing(entry) {
+            return self.drop_or_wait(key, entry);
+        }
+        let batchable = is_batchable(entry);
+        if self.turns.blocks(key, entry.number, batchable) {
+            return self.must_wait(key, entry);
+        }
+        let readers: Vec<_> = self.waits.readers(key, entry).to_vec();
+        if !readers.is_empty() && self.is_parked(key, entry) {
+            return true;
+        }
+        if !readers.is_empty() {
+            self.stage(key, &readers);
+            return self.must_wait(key, entry);
+        }
+        if self.shared.has_earlier(key, entry) {
+            return self.must_wait(key, entry);
+        }
+        if batchable {
+            self.take_into_batch(key, entry)
+        } else {
+            self.take(key, entry)
+        }
+    }
+
+    /// Not now; what is behind it in its directory, or shares its bytes, waits for it.
+    fn must_wait(&mut self, key: &'a RelKey, entry: &'a Pending) -> bool {
+        self.plan.drained = false;
+        self.turns.wait(key, entry.number);
+        self.shared.add(key, entry);
+        true
+    }
+
+    fn drop_or_wait(&mut self, key: &'a RelKey, entry: &'a Pending) -> bool {
+        let mut below = self.pending.below(key.as_str());
+        let mut others = below.by_ref().filter(|(other, _)| *other != key).peekable();
+        if !key.is_dir() || others.peek().is_none() {
+            self.passed -= 1;
+            self.plan.jobs.push(Job::Drop {
+                key: key.clone(),
+                number: entry.number,
+            });
+            self.plan.drained = false;
+        } else if others.any(|(_, other)| !is_at_rest(other)) {
+            self.plan.drained = false;
+        }
+        true
+    }
+
+    fn take(&mut self, key: &'a RelKey, entry: &'a Pending) -> bool {
+        if self.slots == 0 {
+            return self.can_batch() && self.must_wait(key, entry);
+        }
+        self.slots -= 1;
+        self.passed -= 1;
+        self.taken.insert(key);
+        let (key_, number) = (key.clone(), entry.number);
+        self.plan.jobs.push(match entry.want {
+            Want::Gone => Job::Remove { key: key_, number },
+            _ => Job::Send { key: key_, number },
+        });
+        self.must_wait(key, entry)
+    }
+
+    fn take_into_batch(&mut self, key: &'a RelKey, entry: &'a Pending) -> bool {
+        if self.batch.is_empty() {
+            if self.slots == 0 {
+                return false;
+            }
+            self.slots -= 1;
+        } else if self.batch.len() == BATCH_MAX {
+            return self.slots > 0 && self.must_wait(key, entry);
+        }
+        self.passed -= 1;
+        self.taken.insert(key);
+        self.batch.push((key.clone(), entry.number));
+        self.turns.batched(key, entry.number);
+        self.plan.drained = false;
+        true
+    }
+
+    /// `key` may not publish before `readers` have their parts: those that in turn wait for `key`
+    /// to publish are staged; the others will be sent.
+    fn stage(&mut self, key: &'a RelKey, readers: &[&'a RelKey]) {
+        let mut clear = HashSet::new();
+        for reader in readers {
+            let Some(entry) = self.pending.get(reader) else {
+                continue;
+            };
+            if self.is_busy(reader)
+                || due(entry, self.rules) > self.now
+                || self.resting(reader).is_some()
+            {
+                continue;
+            }
+            if self.slots == 0 {
+                return;
+            }
+            let is_in_hand =
+                |other: &RelKey| self.busy.keys.contains_key(other) || self.taken.contains(other);
+            if self.waits.leads_to(reader, key, &is_in_hand, &mut clear) {
+                self.slots -= 1;
+                self.taken.insert(reader);
+                self.plan.jobs.push(Job::Stage {
+                    key: (*reader).clone(),
+                    number: entry.number,
+                });
+            }
+        }
+    }
+
+    /// Whether it waits, maybe through others, for a reader that will not be sent for long.
+    fn is_parked(&self, key: &'a RelKey, entry: &'a Pending) -> bool {
+        let is_stuck = |reader: &RelKey, entry: &Pending| {
+            !self.is_busy(reader)
+                && (entry.dead.is_some() || (entry.held && due(entry, self.rules) > self.now))
+        };
+        self.waits.has_reader(key, entry, &is_stuck)
+    }
+
+    fn is_busy(&self, key: &RelKey) -> bool {
+        self.busy.keys.contains_key(key) || self.taken.contains(key)
+    }
+
+    fn resting(&self, key: &RelKey) -> Option<Instant> {
+        let until = self.busy.resting.get(key).copied();
+        until.filter(|until| *until > self.now)
+    }
+
+    fn can_batch(&self) -> bool {
+        (1..BATCH_MAX).contains(&self.batch.len()) && self.passed <= LOOKAHEAD
+    }
+
+    fn wake(&mut self, at: Instant) {
+        self.plan.next = Some(self.plan.next.map_or(at, |next| next.min(at)));
+    }
+
+    fn finish(mut self) -> Plan {
+        match self.batch.len() {
+            0 => {}
+            1 => {
+                let (key, number) = self.batch.swap_remove(0);
+                self.plan.jobs.push(Job::Remove { key, number });
+            }
+            _ => self.plan.jobs.push(Job::RemoveBatch(self.batch)),
+        }
+        self.plan
+    }
+}
+
+/// Never there, not wanted, and no upload is left behind.
+fn is_nothing(entry: &Pending) -> bool {
+    entry.want == Want::Gone
+        && entry.base == Base::Absent
+        && !entry.begun
+        && entry.staged.is_none()
+}
+
+fn is_batchable(entry: &Pending) -> bool {
+    entry.want == Want::Gone
+        && entry.base != Base::Absent
+        && !entry.begun
+        && entry.staged.is_none()
+}
+
+fn is_at_rest(entry: &Pending) -> bool {
+    entry.dead.is_some() || entry.held || matches!(entry.want, Want::Open { .. })
+}
+
+#[cfg(test)]
+mod tests;

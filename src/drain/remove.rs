@@ -1,0 +1,235 @@
+//! Brings keys to hold nothing, and keeps a directory that was emptied here.
+
+use std::collections::{BTreeSet, HashSet};
+
+use bytes::Bytes;
+
+use super::conflict::Verdict;
+use super::fail::Fail;
+use super::hands::{Hands, Progress};
+use crate::log::Record;
+use crate::store::{ListRequest, Payload, StoreError, UploadId};
+use crate::tree::Pending;
+use crate::types::{
+    Attrs, Base, ETag, Headers, Kind, ObjectKey, ObjectMeta, Precondition, RelKey, RelPath, Seq,
+    Want,
+};
+
+impl Hands {
+    /// Settles a removal of what never was there.
+    pub(super) fn drop_change(&self, key: &RelKey, number: Seq) -> Result<Progress, Fail> {
+        if self.removal(key, number).is_some() {
+            let key = key.clone();
+            self.tree.record(Record::Removed { key, number })?;
+        }
+        Ok(Progress::Settled)
+    }
+
+    /// Removes the object at `key`, if it is the believed one.
+    pub(super) async fn remove(&self, key: &RelKey, number: Seq) -> Result<Progress, Fail> {
+        let Some(pending) = self.removal(key, number) else {
+            return Ok(Progress::Again);
+        };
+        let object = ObjectKey::from(key);
+        if let Some((_, upload, _)) = &pending.staged {
+            let upload = UploadId(upload.as_str().into());
+            self.abort(&object, &upload).await;
+        }
+        match &pending.base {
+            Base::Absent if pending.begun => {
+                let (met, asked) = self.ask(&object).await?;
+                self.resolve_removal(key, &pending, met, asked).await
+            }
+            Base::Absent => self.removed(&[(key.clone(), number)]).await,
+            Base::Version(etag) => self.delete(key, &object, &pending, etag).await,
+        }
+    }
+
+    async fn delete(
+        &self,
+        key: &RelKey,
+        object: &ObjectKey,
+        pending: &Pending,
+        etag: &ETag,
+    ) -> Result<Progress, Fail> {
+        let is_guarded = self.caps.lock().delete_if_match;
+        if !is_guarded {
+            let (met, asked) = self.ask(object).await?;
+            if met.as_ref().map(|meta| &meta.id.etag) != Some(etag) {
+                return self.resolve_removal(key, pending, met, asked).await;
+            }
+            self.caps.lock().unguarded += 1;
+        }
+        if !self.begin(key, pending.number)? {
+            return Ok(Progress::Again);
+        }
+        let guard = is_guarded.then_some(etag);
+        match self.store.delete(object, guard).await {
+            Ok(()) | Err(StoreError::NotFound) => {
+                self.removed(&[(key.clone(), pending.number)]).await
+            }
+            Err(StoreError::Precondition | StoreError::Stale) => {
+                let (met, asked) = self.ask(object).await?;
+                self.resolve_removal(key, pending, met, asked).await
+            }
+            Err(StoreError::NotImplemented(_)) if is_guarded => {
+                self.caps.lock().delete_if_match = false;
+                Ok(Progress::Again)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Something else than the believed version is at a key that is to be removed.
+    async fn resolve_removal(
+        &self,
+        key: &RelKey,
+        pending: &Pending,
+        met: Option<ObjectMeta>,
+        asked: Seq,
+    ) -> Result<Progress, Fail> {
+        match self.judge(key, pending, met.as_ref()) {
+            Verdict::Over { base, .. } => self.over(key, pending.number, base),
+            Verdict::GuardRefused => {
+                self.caps.lock().delete_if_match = false;
+                Ok(Progress::Again)
+            }
+            Verdict::Spared => {
+                self.learn_foreign(key, met.as_ref(), asked);
+                self.removed(&[(key.clone(), pending.number)]).await
+            }
+            Verdict::Removed => self.removed(&[(key.clone(), pending.number)]).await,
+            // The others are about contents.
+            Verdict::Sent | Verdict::Aside(_) | Verdict::Reapply => Ok(Progress::Again),
+        }
+    }
+
+    /// Removes several by one request.
+    pub(super) async fn remove_batch(&self, all: &[(RelKey, Seq)]) -> Result<Progress, Fail> {
+        let mut wanted = Vec::new();
+        for (key, number) in all {
+            if self.removal(key, *number).is_some() && self.begin(key, *number)? {
+                wanted.push((key.clone(), *number));
+            }
+        }
+        let keys: Vec<_> = wanted.iter().map(|(key, _)| ObjectKey::from(key)).collect();
+        let refused = match self.store.delete_batch(&keys).await {
+            Ok(refused) => refused,
+            Err(StoreError::NotImplemented(_)) => return self.one_by_one(&wanted).await,
+            Err(error) => return Err(error.into()),
+        };
+        let mut failed = None;
+        let mut kept = HashSet::new();
+        for (object, error) in refused {
+            let wanted = wanted.iter().find(|(key, _)| key.as_str() == object.as_str());
+            let (Some((key, number)), false) = (wanted, error == StoreError::NotFound) else {
+                continue;
+            };
+            kept.insert(key.clone());
+            let fail = Fail::from(error);
+            match fail.refusal() {
+                Some(reason) => self.park(key, *number, reason).await.map(|_| ())?,
+                None => failed = Some(fail),
+            }
+        }
+        wanted.retain(|(key, _)| !kept.contains(key));
+        self.removed(&wanted).await?;
+        failed.map_or(Ok(Progress::Settled), Err)
+    }
+
+    async fn one_by_one(&self, all: &[(RelKey, Seq)]) -> Result<Progress, Fail> {
+        for (key, number) in all {
+            self.remove(key, *number).await?;
+        }
+        Ok(Progress::Settled)
+    }
+
+    /// Nothing is at these keys any more.
+    async fn removed(&self, all: &[(RelKey, Seq)]) -> Result<Progress, Fail> {
+        // Before the record: if this fails, all of it is done again.
+        self.keep_emptied_dirs(all).await?;
+        let mut last = None;
+        for (key, number) in all {
+            let (key, number) = (key.clone(), *number);
+            last = Some(self.tree.record(Record::Removed { key, number })?);
+        }
+        if let Some(seq) = last {
+            self.log.flushed(seq).await?;
+            self.tidy().await;
+        }
+        Ok(Progress::Settled)
+    }
+
+    async fn keep_emptied_dirs(&self, removed: &[(RelKey, Seq)]) -> Result<(), Fail> {
+        let mut dirs = BTreeSet::new();
+        for (key, number) in removed {
+            let above = std::iter::successors(key.path().parent(), RelPath::parent);
+            let mut above = above.filter(|dir| !dir.is_root());
+            if let Some(dir) = above.find(|dir| self.tree.is_bare_dir(dir)) {
+                dirs.insert((dir, *number));
+            }
+        }
+        let keys: HashSet<_> = removed.iter().map(|(key, _)| key).collect();
+        let mut seen = HashSet::new();
+        for (dir, number) in dirs {
+            if seen.insert(dir.clone()) && self.is_last_below(&dir, &keys) {
+                self.keep_dir(&dir, number).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether no other object below `dir` waits to be removed.
+    fn is_last_below(&self, dir: &RelPath, removed: &HashSet<&RelKey>) -> bool {
+        self.tree.pending(|all| {
+            let prefix = dir.dir_prefix();
+            let mut below = all.below(&prefix);
+            !below.any(|(key, entry)| {
+                entry.want == Want::Gone && entry.base != Base::Absent && !removed.contains(key)
+            })
+        })
+    }
+
+    async fn keep_dir(&self, dir: &RelPath, number: Seq) -> Result<(), Fail> {
+        let request = ListRequest {
+            prefix: dir.dir_prefix(),
+            max_keys: 1,
+            ..ListRequest::default()
+        };
+        let page = self.store.list(&request).await?;
+        if !page.objects.is_empty() || !page.prefixes.is_empty() || page.unreadable > 0 {
+            return Ok(());
+        }
+        let attrs = Attrs {
+            kind: Kind::Dir,
+            headers: Some(Headers::default()),
+            ..Attrs::default()
+        };
+        let headers = self.dress(&attrs, number, true);
+        let key = RelKey::dir(dir);
+        let object = ObjectKey::from(&key);
+        let when = match self.caps.lock().if_absent {
+            true => Precondition::IfAbsent,
+            false => Precondition::None,
+        };
+        let asked = self.tree.now();
+        let nothing = Payload::of(Bytes::new());
+        match self.store.put(&object, &nothing, &headers, &when).await {
+            Ok(meta) => {
+                let meta = ObjectMeta {
+                    headers: Some(headers),
+                    ..meta
+                };
+                self.tree.learn(&key, Some(&meta), asked);
+                Ok(())
+            }
+            Err(StoreError::Precondition) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn removal(&self, key: &RelKey, number: Seq) -> Option<Pending> {
+        let entry = self.look(key, number)?;
+        (entry.want == Want::Gone).then_some(entry)
+    }
+}

@@ -1,0 +1,152 @@
+//! Carries out what `conflict` decides.
+
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use super::conflict::{Verdict, is_only_metadata, reapplied, sibling, verdict};
+use super::fail::Fail;
+use super::hands::{Hands, Progress};
+use super::send::Work;
+use crate::log::{Record, SentObject};
+use crate::store::{CopyRequest, StoreError, UploadId};
+use crate::tree::Pending;
+use crate::types::{Base, Extents, ObjectMeta, RelKey, Seq};
+
+impl Hands {
+    /// Something else than the believed version is at the key: `met`, as of `asked`.
+    pub(super) async fn resolve(
+        &self,
+        work: &Work,
+        met: Option<ObjectMeta>,
+        asked: Seq,
+    ) -> Result<Progress, Fail> {
+        let (key, pending) = (&work.key, &work.pending);
+        match (self.judge(key, pending, met.as_ref()), met) {
+            (Verdict::Sent, Some(meta)) => {
+                // Metadata may have been set again on somebody else's bytes: those are not known.
+                let generation = &work.generation;
+                let is_known = meta.size == generation.len
+                    && !is_only_metadata(key, generation, &pending.base);
+                let extents = is_known.then_some(&generation.extents);
+                self.sent(key, work.number, extents, as_sent(meta)).await
+            }
+            (Verdict::Reapply, Some(meta)) => {
+                self.learn_foreign(key, Some(&meta), asked);
+                self.reapply(work, meta).await
+            }
+            (Verdict::Over { base, foreign }, met) => {
+                if foreign {
+                    self.learn_foreign(key, met.as_ref(), asked);
+                }
+                self.over(key, work.number, base)
+            }
+            (Verdict::Aside(base), met) => {
+                self.learn_foreign(key, met.as_ref(), asked);
+                self.set_aside(work, base).await
+            }
+            (Verdict::GuardRefused, _) => {
+                self.caps.lock().if_match = false;
+                Ok(Progress::Again)
+            }
+            // The others are about removals, or about what was met and is not there.
+            (Verdict::Sent | Verdict::Reapply | Verdict::Removed | Verdict::Spared, _) => {
+                Ok(Progress::Again)
+            }
+        }
+    }
+
+    /// The verdict on what was met.
+    pub(super) fn judge(
+        &self,
+        key: &RelKey,
+        pending: &Pending,
+        met: Option<&ObjectMeta>,
+    ) -> Verdict {
+        let (mount, policy) = (self.log.mount_id(), self.config.conflict);
+        verdict(key, pending, met, mount, policy)
+    }
+
+    /// Somebody else changed the object: counted, and shown from now on.
+    pub(super) fn learn_foreign(&self, key: &RelKey, met: Option<&ObjectMeta>, asked: Seq) {
+        self.conflicts.fetch_add(1, Ordering::Relaxed);
+        tracing::info!("an object that was changed here was changed by somebody else too");
+        tracing::debug!(%key, "the object that both changed");
+        self.tree.learn(key, met, asked);
+    }
+
+    /// The change stays wanted, over what is there.
+    pub(super) fn over(&self, key: &RelKey, number: Seq, base: Base) -> Result<Progress, Fail> {
+        self.tree.record(Record::Conflict {
+            key: key.clone(),
+            number,
+            base,
+            aside: None,
+        })?;
+        Ok(Progress::Again)
+    }
+
+    async fn set_aside(&self, work: &Work, base: Base) -> Result<Progress, Fail> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let secs = now.map_or(0, |since| since.as_secs());
+        let mount = self.log.mount_id();
+        let is_free = |key: &RelKey| self.tree.pending(|all| all.get(key).is_none());
+        let mut names = (secs..).map_while(|secs| sibling(&work.key, mount, secs));
+        let Some(aside) = names.find(is_free) else {
+            return Err(Fail::Disk(libc::ENAMETOOLONG));
+        };
+        let seq = self.tree.record(Record::Conflict {
+            key: work.key.clone(),
+            number: work.number,
+            base,
+            aside: Some(aside),
+        })?;
+        self.log.flushed(seq).await?;
+        if let Some((_, upload, _)) = &work.pending.staged {
+            self.abort(&work.object, &UploadId(upload.as_str().into()))
+                .await;
+        }
+        Ok(Progress::Again)
+    }
+
+    /// Only metadata was changed here: it is set on the version that is there now.
+    async fn reapply(&self, work: &Work, met: ObjectMeta) -> Result<Progress, Fail> {
+        let theirs = met.headers.clone().unwrap_or_default();
+        let attrs = reapplied(&work.generation.attrs, &theirs);
+        let headers = self.dress(&attrs, work.number, false);
+        if !self.begin(&work.key, work.number)? {
+            return Ok(Progress::Again);
+        }
+        let request = CopyRequest {
+            source: met.id.clone(),
+            key: work.object.clone(),
+            headers: headers.clone(),
+        };
+        let copied = match self.store.copy(&request).await {
+            Ok(copied) => copied,
+            // Once more somebody was faster.
+            Err(StoreError::Stale | StoreError::Precondition | StoreError::NotFound) => {
+                return Ok(Progress::Again);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let content = Extents::whole(met.id, met.size);
+        let object = SentObject {
+            id: copied.id,
+            size: met.size,
+            modified: copied.modified,
+            headers,
+        };
+        self.sent(&work.key, work.number, Some(&content), object)
+            .await
+    }
+}
+
+/// A version that HEAD showed, as the log keeps it.
+pub(super) fn as_sent(meta: ObjectMeta) -> SentObject {
+    SentObject {
+        id: meta.id,
+        size: meta.size,
+        modified: meta.modified,
+        headers: meta.headers.unwrap_or_default(),
+    }
+}
