@@ -18,6 +18,7 @@ mod cognito;
 mod config;
 mod control;
 mod count;
+pub mod demo;
 mod faults;
 mod flow;
 mod front;
