@@ -6,7 +6,9 @@ use super::*;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, MetadataDirective};
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, MetadataDirective,
+};
 use serde_json::{Value, json};
 
 use client::{Bench, Web, bench, client, put, read, refusal};
@@ -115,6 +117,30 @@ async fn a_large_object_is_appended_to_and_copied_without_its_bytes() {
     assert_eq!(blobs.count(), 2);
     let read = read(&s3, "copy").await;
     assert!(read[..whole.len()] == *whole && read[whole.len()..] == *b"tail");
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crc64_is_checked_kept_and_shown() {
+    let Bench {
+        cloud,
+        s3,
+        dir: _dir,
+    } = bench().await;
+    let put = || {
+        let put = s3.put_object().bucket("demo").key("k");
+        put.body(ByteStream::from_static(b"123456789"))
+    };
+    let right = put().checksum_algorithm(ChecksumAlgorithm::Crc64Nvme);
+    right.send().await.unwrap();
+    let head = s3.head_object().bucket("demo").key("k");
+    let head = head.checksum_mode("ENABLED".into()).send().await.unwrap();
+    // 0xae8b14860a799888, the check value of the catalogue.
+    assert_eq!(head.checksum_crc64_nvme(), Some("rosUhgp5mIg="));
+    assert_eq!(head.checksum_type(), Some(&"FULL_OBJECT".into()));
+    let wrong = put().checksum_crc64_nvme("AAAAAAAAAAA=").send().await;
+    assert_eq!(refusal(wrong), (400, "BadDigest".to_owned()));
+    assert_eq!(read(&s3, "k").await, b"123456789");
     cloud.stop().await;
 }
 
