@@ -10,6 +10,9 @@
 //! A write whose answer was lost is repeated like any other: the repeat may then meet its own
 //! result (`Precondition`, `NoSuchUpload`). Only the caller can tell, by the stamp.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
@@ -97,8 +100,8 @@ struct Progress {
     best: (u64, Instant),
     /// When the present attempt last took a frame.
     beat: Instant,
-    /// Whether the present attempt took one.
-    moved: bool,
+    /// How many it took.
+    frames: u64,
 }
 
 impl Progress {
@@ -106,14 +109,20 @@ impl Progress {
     fn begin(progress: &Mutex<Self>) -> u64 {
         let mut progress = progress.lock();
         progress.beat = Instant::now();
-        progress.moved = false;
+        progress.frames = 0;
         progress.best.0
     }
 
     /// The furthest byte, when it was taken, and whether the present attempt took any.
     fn reached(progress: &Mutex<Self>) -> (u64, Instant, bool) {
         let progress = progress.lock();
-        (progress.best.0, progress.best.1, progress.moved)
+        (progress.best.0, progress.best.1, progress.frames > 0)
+    }
+
+    /// When the present attempt last moved, and how many frames it took.
+    fn pulse(progress: &Mutex<Self>) -> (Instant, u64) {
+        let progress = progress.lock();
+        (progress.beat, progress.frames)
     }
 }
 
@@ -130,7 +139,7 @@ impl ReadFrames for Watched {
         let reached = offset.saturating_add(bytes.len() as u64);
         let mut progress = self.progress.lock();
         progress.beat = now;
-        progress.moved = true;
+        progress.frames += 1;
         if reached > progress.best.0 {
             progress.best = (reached, now);
         }
@@ -146,12 +155,12 @@ async fn unless_stalled<T>(
 ) -> Result<T> {
     let mut call = std::pin::pin!(call);
     loop {
-        let beat = progress.lock().beat;
+        let (beat, frames) = Progress::pulse(progress);
         let left = stall.saturating_sub(beat.elapsed());
         if let Ok(answer) = timeout(left, &mut call).await {
             return answer;
         }
-        if progress.lock().beat == beat {
+        if Progress::pulse(progress).1 == frames {
             return Err(stalled());
         }
     }
@@ -217,7 +226,7 @@ impl Retry {
         let progress = Arc::new(Mutex::new(Progress {
             best: (0, now),
             beat: now,
-            moved: false,
+            frames: 0,
         }));
         let source = Arc::new(Watched {
             source: Arc::clone(&payload.source),
