@@ -3,6 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 
+use bytes::Bytes;
+
+use super::super::Body;
 use super::super::counted::{Counted, Counters};
 use super::super::fault::{Fault, Kind};
 use super::super::twin::Twin;
@@ -261,15 +264,8 @@ async fn a_body_that_stands_still_is_asked_for_again() {
         ..config()
     });
     let etag = bench.twin.put_behind("k", "0123456789", Headers::default());
-    let body = Resumed {
-        retry: Retry::clone(&bench.store),
-        id: ObjectId { key: key(), etag },
-        body: Box::new(Silent),
-        at: 4,
-        end: 8,
-        moved: Instant::now(),
-        repeat: 0,
-    };
+    let id = ObjectId { key: key(), etag };
+    let body = Resumed::new(Retry::clone(&bench.store), id, 4..8, Box::new(Silent));
     let download = Download {
         meta: bench.twin.object("k").unwrap().1,
         range: 4..8,
@@ -319,12 +315,7 @@ async fn an_upload_that_stands_still_is_tried_again() {
 
 #[tokio::test]
 async fn an_upload_that_moves_is_left_alone() {
-    let now = Instant::now();
-    let progress = Arc::new(Mutex::new(Progress {
-        best: (0, now),
-        beat: now,
-        frames: 0,
-    }));
+    let progress = Progress::new();
     let source = Watched {
         source: Arc::new(noise(1000)),
         progress: Arc::clone(&progress),

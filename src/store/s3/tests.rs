@@ -64,7 +64,7 @@ impl HttpConnector for Server {
         HttpConnectorFuture::new(async move {
             let (parts, body) = request.try_into_http1x().unwrap().into_parts();
             let body = body.collect().await;
-            let body = body.map_err(|error| ConnectorError::user(error))?;
+            let body = body.map_err(ConnectorError::user)?;
             let request = http::Request::from_parts(parts, body.to_bytes());
             server.requests.lock().push(request);
             let answer = server.script.lock().pop_front().expect("an answer");
