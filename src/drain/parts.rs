@@ -19,7 +19,8 @@ use super::resolve::as_sent;
 use super::send::Work;
 use crate::log::Record;
 use crate::store::{PartDone, StoreError, UploadId};
-use crate::types::{ETag, Headers, ObjectKey, RelKey, Seq, Want};
+use crate::tree::Pending;
+use crate::types::{Base, ETag, Extent, Headers, ObjectKey, RelKey, Seq, Source, Want};
 
 /// Parts of one upload in flight.
 const AT_ONCE: usize = 2;
@@ -81,7 +82,7 @@ impl Hands {
     ) -> Result<Progress, Fail> {
         let when = match self.guard(&work.object, &work.pending.base).await? {
             Guard::When(when) => when,
-            Guard::Met(met, asked) => return self.resolve(work, met, asked).await,
+            Guard::Met(met) => return self.resolve(work, met.map(|met| *met)).await,
         };
         let complete = self.store.complete(&work.object, upload, parts, &when);
         match complete.await {
@@ -116,7 +117,7 @@ impl Hands {
         }
         let when = match self.guard(&work.object, &work.pending.base).await? {
             Guard::When(when) => when,
-            Guard::Met(met, asked) => return self.resolve(work, met, asked).await.map(Some),
+            Guard::Met(met) => return self.resolve(work, met.map(|met| *met)).await.map(Some),
         };
         if !self.begin(&work.key, work.number)? {
             return Ok(Some(Progress::Again));
@@ -124,30 +125,29 @@ impl Hands {
         let complete = self.store.complete(&work.object, &upload, &parts, &when);
         match complete.await {
             Err(StoreError::NoSuchUpload) => {
-                let (met, asked) = self.ask(&work.object).await?;
+                let met = self.ask(&work.object).await?;
                 match self.judge(&work.key, &work.pending, met.as_ref()) {
-                    Verdict::Sent => self.resolve(work, met, asked).await.map(Some),
+                    Verdict::Sent => self.resolve(work, met).await.map(Some),
                     _ => Ok(None),
                 }
             }
             Ok(meta) if !work.generation.attrs.is_complete() => {
                 // What was sent with Create was inherited, and is not known any more.
-                let (met, _) = self.ask(&work.object).await?;
+                let met = self.ask(&work.object).await?;
                 let headers = met.filter(|met| met.id == meta.id);
                 let headers = headers.and_then(|met| met.headers).unwrap_or_default();
                 let done = self.published(work, headers, &when, Ok(meta)).await;
                 done.map(Some)
             }
             done => {
-                let is_new = work.pending.base == crate::types::Base::Absent;
+                let is_new = work.pending.base == Base::Absent;
                 let headers = self.dress(&work.generation.attrs, work.number, is_new);
                 self.published(work, headers, &when, done).await.map(Some)
             }
         }
     }
 
-    /// A generation that was staged and then superseded goes first: what it was copied from may be
-    /// gone, and the newer one can be copied from it.
+    /// A generation that was staged and then superseded: see `is_older_first`.
     async fn finish_older(
         &self,
         work: &Work,
@@ -155,9 +155,13 @@ impl Hands {
         upload: &UploadId,
         parts: &[PartDone],
     ) -> Result<Option<Progress>, Fail> {
-        let Guard::When(when) = self.guard(&work.object, &work.pending.base).await? else {
-            self.abort(&work.object, upload).await;
-            return Ok(None);
+        let guard = self.guard(&work.object, &work.pending.base).await?;
+        let when = match guard {
+            Guard::When(when) if is_older_first(&work.key, &work.pending) => when,
+            Guard::When(_) | Guard::Met(_) => {
+                self.abort(&work.object, upload).await;
+                return Ok(None);
+            }
         };
         self.tree.record(Record::Begun {
             key: work.key.clone(),
@@ -166,7 +170,7 @@ impl Hands {
         let complete = self.store.complete(&work.object, upload, parts, &when);
         match complete.await {
             Ok(meta) => {
-                let (met, _) = self.ask(&work.object).await?;
+                let met = self.ask(&work.object).await?;
                 let sent = met.filter(|met| met.id == meta.id).unwrap_or(meta);
                 self.sent(&work.key, number, None, as_sent(sent)).await?;
                 Ok(Some(Progress::Again))
@@ -313,21 +317,25 @@ impl Hands {
 
     /// Aborts uploads that broke off and that nobody wants any more.
     pub(super) async fn sweep(&self) {
-        let stale: Vec<_> = {
-            let mut halves = self.halves.lock();
-            let is_stale = |key: &RelKey, half: &mut Half| self.look(key, half.number).is_none();
-            halves.extract_if(is_stale).map(|(_, half)| half).collect()
-        };
-        for half in stale {
-            self.abort(&half.object, &half.upload).await;
+        for key in self.stale_uploads() {
+            let half = self.halves.lock().remove(&key);
+            if let Some(half) = half {
+                self.abort(&half.object, &half.upload).await;
+            }
         }
     }
 
-    /// Whether `sweep` would find something.
-    pub(super) fn has_stale_uploads(&self) -> bool {
+    /// What `sweep` would abort.
+    pub(super) fn stale_uploads(&self) -> Vec<RelKey> {
         let halves = self.halves.lock();
-        let mut all = halves.iter();
-        all.any(|(key, half)| self.look(key, half.number).is_none())
+        let all = halves.iter().map(|(key, half)| (key.clone(), half.number));
+        let all: Vec<_> = all.collect();
+        // The tree is locked before a leaf, never behind one.
+        drop(halves);
+        let stale = all
+            .into_iter()
+            .filter(|(key, number)| self.look(key, *number).is_none());
+        stale.map(|(key, _)| key).collect()
     }
 
     /// Aborts an upload; an error leaves an orphan, said in the log.
@@ -336,4 +344,20 @@ impl Hands {
             tracing::warn!(%error, "an upload that is not wanted any more could not be aborted");
         }
     }
+}
+
+/// Whether a generation that was staged before `entry` superseded it goes first: what it was
+/// copied from may be gone, and `entry` can be copied from it. Not if `entry` needs the version
+/// that it would replace.
+pub(super) fn is_older_first(key: &RelKey, entry: &Pending) -> bool {
+    let Want::Object(generation) = &entry.want else {
+        return false;
+    };
+    let is_base = |piece: &Extent| match &piece.from {
+        Source::Remote { object, .. } => {
+            object.key.as_str() == key.as_str() && Base::of(Some(object)) == entry.base
+        }
+        Source::Local { .. } => false,
+    };
+    !generation.extents.iter().any(is_base)
 }

@@ -397,17 +397,11 @@ impl<'a> Scan<'a> {
 
 /// Never there, not wanted, and no upload is left behind.
 fn is_nothing(entry: &Pending) -> bool {
-    entry.want == Want::Gone
-        && entry.base == Base::Absent
-        && !entry.begun
-        && entry.staged.is_none()
+    entry.want == Want::Gone && entry.base == Base::Absent && !entry.begun && entry.staged.is_none()
 }
 
 fn is_batchable(entry: &Pending) -> bool {
-    entry.want == Want::Gone
-        && entry.base != Base::Absent
-        && !entry.begun
-        && entry.staged.is_none()
+    entry.want == Want::Gone && entry.base != Base::Absent && !entry.begun && entry.staged.is_none()
 }
 
 fn is_at_rest(entry: &Pending) -> bool {

@@ -146,7 +146,10 @@ impl Loop {
         };
         self.busy.jobs = self.jobs.len();
         self.busy.resting.clone_from(&self.pace.resting);
-        let plan = self.hands.tree.pending(|all| plan(all, &self.busy, now, &rules));
+        let plan = self
+            .hands
+            .tree
+            .pending(|all| plan(all, &self.busy, now, &rules));
         (plan, until.filter(|until| *until > now))
     }
 
@@ -229,7 +232,9 @@ impl Loop {
         }
         if self.pace.count() > FAILED_MAX {
             let hands = Arc::clone(&self.hands);
-            hands.tree.pending(|all| self.pace.retain(|key| all.get(key).is_some()));
+            hands
+                .tree
+                .pending(|all| self.pace.retain(|key| all.get(key).is_some()));
         }
     }
 
@@ -238,7 +243,7 @@ impl Loop {
         let is_idle = self.jobs.is_empty();
         let is_worth = (is_idle && self.ended > 0) || self.ended >= COMPACT_AFTER;
         let is_reachable = self.pace.paused_until().is_none();
-        let sweeps = is_idle && is_reachable && self.hands.has_stale_uploads();
+        let sweeps = is_idle && is_reachable && !self.hands.stale_uploads().is_empty();
         if self.is_keeping || !(is_worth || sweeps) {
             return;
         }

@@ -29,7 +29,7 @@ pub(super) struct Work {
 enum Inherited {
     All(Attrs),
     /// The version it was built on is not at the key any more.
-    Met(Option<ObjectMeta>, Seq),
+    Met(Option<ObjectMeta>),
 }
 
 impl Hands {
@@ -69,7 +69,7 @@ impl Hands {
         }
         let attrs = match self.inherit(work).await? {
             Inherited::All(attrs) => attrs,
-            Inherited::Met(met, asked) => return self.resolve(work, met, asked).await,
+            Inherited::Met(met) => return self.resolve(work, met).await,
         };
         let is_new = work.pending.base == Base::Absent;
         let headers = self.dress(&attrs, work.number, is_new);
@@ -83,9 +83,11 @@ impl Hands {
     async fn put(&self, work: &Work, headers: Headers) -> Result<Progress, Fail> {
         let when = match self.guard(&work.object, &work.pending.base).await? {
             Guard::When(when) => when,
-            Guard::Met(met, asked) => return self.resolve(work, met, asked).await,
+            Guard::Met(met) => return self.resolve(work, met.map(|met| *met)).await,
         };
-        let (payload, _fetched) = self.payload(&work.generation, 0, work.generation.len).await?;
+        let (payload, _fetched) = self
+            .payload(&work.generation, 0, work.generation.len)
+            .await?;
         if !self.begin(&work.key, work.number)? {
             return Ok(Progress::Again);
         }
@@ -139,8 +141,8 @@ impl Hands {
             Err(StoreError::Precondition | StoreError::Stale | StoreError::NotFound)
                 if *when != Precondition::None =>
             {
-                let (met, asked) = self.ask(&work.object).await?;
-                self.resolve(work, met, asked).await
+                let met = self.ask(&work.object).await?;
+                self.resolve(work, met).await
             }
             Err(StoreError::NotImplemented(_)) if *when != Precondition::None => {
                 self.lacks(when);
@@ -175,7 +177,7 @@ impl Hands {
     async fn shape(&self, work: &Work, stage: bool, copies: bool) -> Result<Shape, Fail> {
         let asked = match candidate(&work.generation) {
             Some(version) if self.known_size(version).is_none() => {
-                let (met, _) = self.ask(&version.key).await?;
+                let met = self.ask(&version.key).await?;
                 met.filter(|meta| meta.id == *version)
             }
             _ => None,
@@ -217,8 +219,8 @@ impl Hands {
         if let Some(base) = remembered.filter(Attrs::is_complete) {
             return Ok(Inherited::All(attrs.clone().over(&base)));
         }
-        let (met, asked) = self.ask(&version.key).await?;
-        match met {
+        let asked = self.tree.now();
+        match self.ask(&version.key).await? {
             Some(meta) if meta.id == version => {
                 if let Some(key) = RelKey::parse(version.key.as_str()) {
                     self.tree.learn(&key, Some(&meta), asked);
@@ -227,7 +229,7 @@ impl Hands {
                 let base = Attrs::from_headers(&headers, work.key.is_dir());
                 Ok(Inherited::All(attrs.clone().over(&base)))
             }
-            met if version.key == work.object => Ok(Inherited::Met(met, asked)),
+            met if version.key == work.object => Ok(Inherited::Met(met)),
             // It cannot be told any more what another key's lost version had.
             _ => Ok(Inherited::All(attrs.clone())),
         }
@@ -244,10 +246,13 @@ fn ancestor(key: &RelKey, base: &Base, generation: &Generation) -> Option<Object
         }),
         Base::Absent => None,
     };
-    let mut sources = generation.extents.iter().filter_map(|piece| match &piece.from {
-        Source::Remote { object, .. } => Some(object),
-        Source::Local { .. } => None,
-    });
+    let mut sources = generation
+        .extents
+        .iter()
+        .filter_map(|piece| match &piece.from {
+            Source::Remote { object, .. } => Some(object),
+            Source::Local { .. } => None,
+        });
     let source = match &at_key {
         Some(version) if sources.clone().any(|source| source == version) => None,
         // A content that was written here has a time of its own: it only replaces.
