@@ -94,6 +94,7 @@ impl Hands {
         let done = match job {
             Job::Send { key, number } => self.send(key, *number, false).await,
             Job::Stage { key, number } => self.send(key, *number, true).await,
+            Job::Finish { key, number } => self.finish_older(key, *number).await,
             Job::Remove { key, number } => self.remove(key, *number).await,
             Job::RemoveBatch(all) => self.remove_batch(all).await,
             Job::Drop { key, number } => self.drop_change(key, *number),

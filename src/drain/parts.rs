@@ -17,10 +17,11 @@ use super::hands::{Guard, Hands, Progress};
 use super::pieces::{Piece, share};
 use super::resolve::as_sent;
 use super::send::Work;
+use super::waits::staged;
 use crate::log::Record;
 use crate::store::{PartDone, StoreError, UploadId};
 use crate::tree::Pending;
-use crate::types::{Base, ETag, Extent, Headers, ObjectKey, RelKey, Seq, Source, Want};
+use crate::types::{Base, ETag, Headers, ObjectKey, RelKey, Seq, Want};
 
 /// Parts of one upload in flight.
 const AT_ONCE: usize = 2;
@@ -66,11 +67,20 @@ impl Hands {
             upload: upload.0.as_ref().to_owned(),
             parts: parts.iter().map(etag).collect(),
         })?;
-        if stage {
-            self.log.flushed(seq).await?;
-            return Ok(Progress::Settled);
+        if !stage {
+            return self.complete(work, headers, &upload, &parts).await;
         }
-        self.complete(work, headers, &upload, &parts).await
+        self.log.flushed(seq).await?;
+        let is_kept =
+            |entry: &Pending| staged(entry).is_some_and(|(_, kept, _)| kept == &*upload.0);
+        let is_kept = self
+            .tree
+            .pending(|all| all.get(&work.key).is_some_and(is_kept));
+        if !is_kept {
+            // Superseded just before.
+            self.abort(&work.object, &upload).await;
+        }
+        Ok(Progress::Settled)
     }
 
     async fn complete(
@@ -98,30 +108,29 @@ impl Hands {
         work: &Work,
         stage: bool,
     ) -> Result<Option<Progress>, Fail> {
-        let Some((number, upload, parts)) = &work.pending.staged else {
+        let Some((number, upload, parts)) = staged(&work.pending) else {
             return Ok(None);
         };
-        let upload = UploadId(upload.as_str().into());
-        let done = |(number, etag): &(u16, String)| PartDone {
-            number: *number,
-            etag: ETag::new(etag),
-            crc64: None,
-            size: None,
-        };
-        let parts: Vec<_> = parts.iter().map(done).collect();
-        if *number != work.number {
-            return self.finish_older(work, *number, &upload, &parts).await;
+        let upload = UploadId(upload.into());
+        if number != work.number {
+            // The planner has it finished where that is of use.
+            self.give_up(&work.key, work.number, &upload).await?;
+            return Ok(None);
         }
         if stage {
             return Ok(Some(Progress::Settled));
         }
         let when = match self.guard(&work.object, &work.pending.base).await? {
             Guard::When(when) => when,
-            Guard::Met(met) => return self.resolve(work, met.map(|met| *met)).await.map(Some),
+            Guard::Met(met) => {
+                let met = met.map(|met| *met);
+                return self.resolve(work, met).await.map(Some);
+            }
         };
         if !self.begin(&work.key, work.number)? {
             return Ok(Some(Progress::Again));
         }
+        let parts = as_done(parts);
         let complete = self.store.complete(&work.object, &upload, &parts, &when);
         match complete.await {
             Err(StoreError::NoSuchUpload) => {
@@ -147,41 +156,49 @@ impl Hands {
         }
     }
 
-    /// A generation that was staged and then superseded: see `is_older_first`.
-    async fn finish_older(
-        &self,
-        work: &Work,
-        number: Seq,
-        upload: &UploadId,
-        parts: &[PartDone],
-    ) -> Result<Option<Progress>, Fail> {
-        let guard = self.guard(&work.object, &work.pending.base).await?;
-        let when = match guard {
-            Guard::When(when) if is_older_first(&work.key, &work.pending) => when,
-            Guard::When(_) | Guard::Met(_) => {
-                self.abort(&work.object, upload).await;
-                return Ok(None);
-            }
+    /// Completes the upload of a generation that was superseded since it was staged.
+    pub(super) async fn finish_older(&self, key: &RelKey, number: Seq) -> Result<Progress, Fail> {
+        let Some(pending) = self.look(key, number) else {
+            return Ok(Progress::Again);
+        };
+        let Some((older, upload, parts)) = staged(&pending).filter(|(n, ..)| *n != number) else {
+            return Ok(Progress::Again);
+        };
+        let (object, upload) = (ObjectKey::from(key), UploadId(upload.into()));
+        let Guard::When(when) = self.guard(&object, &pending.base).await? else {
+            self.give_up(key, number, &upload).await?;
+            return Ok(Progress::Again);
         };
         self.tree.record(Record::Begun {
-            key: work.key.clone(),
-            number,
+            key: key.clone(),
+            number: older,
         })?;
-        let complete = self.store.complete(&work.object, upload, parts, &when);
-        match complete.await {
+        let parts = as_done(parts);
+        match self.store.complete(&object, &upload, &parts, &when).await {
             Ok(meta) => {
-                let met = self.ask(&work.object).await?;
+                let met = self.ask(&object).await?;
                 let sent = met.filter(|met| met.id == meta.id).unwrap_or(meta);
-                self.sent(&work.key, number, None, as_sent(sent)).await?;
-                Ok(Some(Progress::Again))
+                self.sent(key, older, None, as_sent(sent)).await
             }
             Err(error) if error.is_transient() || error.is_silence() => Err(error.into()),
             Err(error) => {
                 tracing::debug!(%error, "an older upload was given up");
-                self.abort(&work.object, upload).await;
-                Ok(None)
+                self.give_up(key, number, &upload).await?;
+                Ok(Progress::Again)
             }
         }
+    }
+
+    /// Aborts what was staged, and records that there is nothing to be completed any more.
+    async fn give_up(&self, key: &RelKey, number: Seq, upload: &UploadId) -> Result<(), Fail> {
+        self.abort(&key.into(), upload).await;
+        self.tree.record(Record::Staged {
+            key: key.clone(),
+            number,
+            upload: String::new(),
+            parts: Vec::new(),
+        })?;
+        Ok(())
     }
 
     async fn upload(
@@ -346,18 +363,13 @@ impl Hands {
     }
 }
 
-/// Whether a generation that was staged before `entry` superseded it goes first: what it was
-/// copied from may be gone, and `entry` can be copied from it. Not if `entry` needs the version
-/// that it would replace.
-pub(super) fn is_older_first(key: &RelKey, entry: &Pending) -> bool {
-    let Want::Object(generation) = &entry.want else {
-        return false;
+/// Parts as the log kept them.
+fn as_done(parts: &[(u16, String)]) -> Vec<PartDone> {
+    let done = |(number, etag): &(u16, String)| PartDone {
+        number: *number,
+        etag: ETag::new(etag),
+        crc64: None,
+        size: None,
     };
-    let is_base = |piece: &Extent| match &piece.from {
-        Source::Remote { object, .. } => {
-            object.key.as_str() == key.as_str() && Base::of(Some(object)) == entry.base
-        }
-        Source::Local { .. } => false,
-    };
-    !generation.extents.iter().any(is_base)
+    parts.iter().map(done).collect()
 }

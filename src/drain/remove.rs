@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::conflict::Verdict;
 use super::fail::Fail;
 use super::hands::{Hands, Progress};
+use super::waits::staged;
 use crate::log::Record;
 use crate::store::{ListRequest, Payload, StoreError, UploadId};
 use crate::tree::Pending;
@@ -31,8 +32,8 @@ impl Hands {
             return Ok(Progress::Again);
         };
         let object = ObjectKey::from(key);
-        if let Some((_, upload, _)) = &pending.staged {
-            let upload = UploadId(upload.as_str().into());
+        if let Some((_, upload, _)) = staged(&pending) {
+            let upload = UploadId(upload.into());
             self.abort(&object, &upload).await;
         }
         match &pending.base {

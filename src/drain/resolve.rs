@@ -7,6 +7,7 @@ use super::conflict::{Verdict, is_only_metadata, reapplied, sibling, verdict};
 use super::fail::Fail;
 use super::hands::{Hands, Progress};
 use super::send::Work;
+use super::waits::staged;
 use crate::log::{Record, SentObject};
 use crate::store::{CopyRequest, StoreError, UploadId};
 use crate::tree::Pending;
@@ -111,9 +112,8 @@ impl Hands {
             aside: Some(aside),
         })?;
         self.log.flushed(seq).await?;
-        if let Some((_, upload, _)) = &work.pending.staged {
-            self.abort(&work.object, &UploadId(upload.as_str().into()))
-                .await;
+        if let Some((_, upload, _)) = staged(&work.pending) {
+            self.abort(&work.object, &UploadId(upload.into())).await;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use super::fail::Fail;
 use super::hands::{Guard, Hands, Progress};
 use super::payload::{needs_fetch, payload};
 use super::pieces::{Facts, Shape, candidate, pieces};
+use super::waits::staged;
 use crate::log::SentObject;
 use crate::store::{CopyRequest, Payload, StoreError};
 use crate::tree::Pending;
@@ -58,6 +59,8 @@ impl Hands {
             Err(Fail::SourceGone) if self.is_local(&work.generation) => {
                 self.bring(&work, stage, false).await
             }
+            // It went because another change has its bytes in parts, to be completed first.
+            Err(Fail::SourceGone) if self.is_other_staged(key) => Ok(Progress::Again),
             done => done,
         }
     }
@@ -167,6 +170,13 @@ impl Hands {
         let (spool, extents) = (self.log.spool(), &generation.extents);
         let payload = payload(spool, &self.reader, extents, start, end).await?;
         Ok((payload, permit))
+    }
+
+    fn is_other_staged(&self, key: &RelKey) -> bool {
+        self.tree.pending(|all| {
+            let mut others = all.below("").filter(|(other, _)| *other != key);
+            others.any(|(_, entry)| staged(entry).is_some())
+        })
     }
 
     fn is_local(&self, generation: &Generation) -> bool {

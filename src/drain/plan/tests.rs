@@ -109,6 +109,7 @@ fn shown(plan: &Plan) -> Vec<String> {
     let name = |job: &Job| match job {
         Job::Send { key, .. } => format!("send {key}"),
         Job::Stage { key, .. } => format!("stage {key}"),
+        Job::Finish { key, .. } => format!("finish {key}"),
         Job::Remove { key, .. } => format!("remove {key}"),
         Job::Drop { key, .. } => format!("drop {key}"),
         Job::RemoveBatch(all) => {
@@ -307,7 +308,29 @@ fn parts_staged_for_an_older_generation_do_not_count() {
     scene.add("a", 1, Want::Gone, version("1"));
     let reader = scene.add("d/b", 2, object(remote("a", "1")), Base::Absent);
     reader.staged = Some((Seq(1), "u".into(), vec![]));
+    assert_eq!(scene.jobs(), ["finish d/b"]);
+    scene.pending[1].1.staged = Some((Seq(2), String::new(), vec![]));
     assert_eq!(scene.jobs(), ["send d/b"]);
+}
+
+#[test]
+fn an_older_upload_has_its_old_turn_and_is_finished_also_where_nothing_is_wanted() {
+    let mut scene = Scene::new();
+    scene.add("a", 2, object(remote("gone", "1")), Base::Absent);
+    scene.add("b", 3, Want::Gone, Base::Absent).staged = Some((Seq(1), "u".into(), vec![]));
+    scene.add("c", 4, object(local(1, 9)), Base::Absent);
+    assert_eq!(scene.jobs(), ["send a", "finish b"]);
+    // Nobody needs a version of another key: the upload is only aborted.
+    scene.pending.remove(0);
+    assert_eq!(scene.jobs(), ["remove b"]);
+}
+
+#[test]
+fn an_older_upload_is_not_finished_over_a_version_that_the_newer_generation_needs() {
+    let mut scene = Scene::new();
+    let entry = scene.add("a", 2, object(remote("a", "1")), version("1"));
+    entry.staged = Some((Seq(1), "u".into(), vec![]));
+    assert_eq!(scene.jobs(), ["send a"]);
 }
 
 #[test]

@@ -2,13 +2,12 @@
 //! the planner allows, starting and ending interleaved, against a model of the bucket. In the end
 //! the bucket holds what is wanted, and no job ever found a version gone that it needed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
-use crate::drain::parts::is_older_first;
 
 /// The bytes of a file: runs of bytes that exist once in the world, by where they begin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,6 +89,8 @@ struct World {
     /// Bytes of parts in S3, by key and number.
     staged: BTreeMap<(RelKey, Seq), Content>,
     flying: Vec<Job>,
+    /// What failed since the last job ended.
+    resting: BTreeSet<RelKey>,
     next: u64,
     order: Order,
     start: Instant,
@@ -104,6 +105,7 @@ impl World {
             begun: BTreeMap::new(),
             staged: BTreeMap::new(),
             flying: Vec::new(),
+            resting: BTreeSet::new(),
             next: 1,
             order,
             start: Instant::now(),
@@ -214,6 +216,10 @@ impl World {
             jobs: self.flying.len(),
             ..Busy::default()
         };
+        for key in &self.resting {
+            busy.resting
+                .insert(key.clone(), self.start + Duration::from_secs(1));
+        }
         for job in &self.flying {
             for (key, number) in job.keys() {
                 let staging = matches!(job, Job::Stage { .. });
@@ -254,8 +260,12 @@ impl World {
         }
         let mine = job.keys();
         for (key, number) in &mine {
+            let number = match job {
+                Job::Finish { .. } => self.pending[key].staged.as_ref().unwrap().0,
+                _ => *number,
+            };
             for (other, entry) in &self.pending {
-                let is_earlier = entry.number < *number && dir_of(other) == dir_of(key);
+                let is_earlier = entry.number < number && dir_of(other) == dir_of(key);
                 let is_mine = mine.iter().any(|(key, _)| key == other);
                 let is_passed = is_earlier && !is_mine && !is_nothing(entry);
                 assert!(!is_passed, "{key} passes {other}");
@@ -282,16 +292,25 @@ impl World {
     }
 
     /// The bytes of what a job was begun for. A version it names may be gone only if nobody wants
-    /// that generation any more.
-    fn found(&self, key: &RelKey, number: Seq) -> Option<Content> {
+    /// that generation any more, or if somebody else's upload has the bytes.
+    fn found(&mut self, key: &RelKey, number: Seq) -> Option<Content> {
         let generation = &self.begun[&(key.clone(), number)];
         let bytes = self.bytes(&generation.extents, true);
         let is_wanted = self.pending.get(key).is_some_and(|e| e.number == number);
-        assert!(bytes.is_some() || !is_wanted, "what {key} reads is gone");
+        let mut others = self.pending.iter().filter(|(other, _)| *other != key);
+        let is_elsewhere = others.any(|(_, entry)| staged(entry).is_some());
+        assert!(
+            bytes.is_some() || !is_wanted || is_elsewhere,
+            "what {key} reads is gone"
+        );
+        if bytes.is_none() && is_wanted {
+            self.resting.insert(key.clone());
+        }
         bytes
     }
 
     fn end(&mut self, job: &Job) {
+        self.resting.clear();
         match job {
             Job::Send { key, number } => self.end_send(key, *number),
             Job::Stage { key, number } => {
@@ -299,12 +318,23 @@ impl World {
                     return;
                 };
                 self.staged.insert((key.clone(), *number), bytes);
-                if let Some(entry) = self.pending.get_mut(key) {
+                let entry = self.pending.get_mut(key);
+                if let Some(entry) = entry.filter(|entry| entry.number == *number) {
                     entry.staged = Some((*number, "u".into(), vec![]));
                 }
             }
+            Job::Finish { key, .. } => {
+                let entry = self.pending.get_mut(key);
+                let older = entry.and_then(|entry| entry.staged.take());
+                let (older, ..) = older.expect("nothing else touches it");
+                let bytes = self.staged[&(key.clone(), older)].clone();
+                self.published(key, older, bytes);
+            }
             Job::Remove { .. } | Job::RemoveBatch(_) => {
                 for (key, number) in job.keys() {
+                    if let Some(entry) = self.pending.get_mut(&key) {
+                        entry.staged = None;
+                    }
                     self.bucket.remove(&key);
                     self.settle(&key, number, Base::Absent);
                 }
@@ -317,22 +347,20 @@ impl World {
     }
 
     fn end_send(&mut self, key: &RelKey, number: Seq) {
-        // As the executor has it: what was staged goes first, also if it is of an older number.
         let entry = self.pending.get_mut(key);
-        let staged = entry.and_then(|entry| {
-            entry
-                .staged
-                .take()
-                .filter(|(older, ..)| *older == entry.number || is_older_first(key, entry))
-        });
-        let (number, bytes) = match staged {
-            Some((older, ..)) => {
-                let bytes = self.staged.get(&(key.clone(), older)).cloned();
-                (older, bytes)
+        let staged = entry.and_then(|entry| entry.staged.take_if(|(n, ..)| *n <= number));
+        let bytes = match staged {
+            Some((staged, ..)) if staged == number => {
+                Some(self.staged[&(key.clone(), number)].clone())
             }
-            None => (number, self.found(key, number)),
+            _ => self.found(key, number),
         };
-        let Some(bytes) = bytes else { return };
+        if let Some(bytes) = bytes {
+            self.published(key, number, bytes);
+        }
+    }
+
+    fn published(&mut self, key: &RelKey, number: Seq, bytes: Content) {
         let id = self.publish(key, bytes);
         self.rebase(&self.begun[&(key.clone(), number)].extents.clone(), &id);
         self.settle(key, number, Base::of(Some(&id)));
