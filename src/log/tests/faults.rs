@@ -180,6 +180,8 @@ async fn an_append_that_failed_leaves_nothing_behind() {
     fails.store(1, Ordering::SeqCst);
     let failed = log.append(small("b", 100), &[b'b'; 100]);
     assert_eq!(failed.unwrap_err(), LogError::Disk(libc::EIO));
+    let (_, segment) = segments(&config).pop_first().unwrap();
+    assert!(frame::end_of(&segment) as u64 <= log.size());
     let second = log.append(small("c", 1), b"c").unwrap();
     assert_eq!(second.0, Seq(first.0.0 + 1));
     log.flushed(second.0).await.unwrap();
@@ -187,6 +189,7 @@ async fn an_append_that_failed_leaves_nothing_behind() {
     fails.store(2, Ordering::SeqCst);
     log.append(small("d", 100), &[b'd'; 100]).unwrap_err();
     let dead = LogError::Disk(libc::EIO);
+    assert_eq!(fails.load(Ordering::SeqCst), 0);
     assert_eq!(log.append(small("e", 1), b"e").unwrap_err(), dead);
     drop(log);
     let (log, records) = open(&config).unwrap();

@@ -178,7 +178,7 @@ async fn after_rotate_and_drop_only_what_was_appended_since_is_there() {
     assert_eq!(bytes_of(&log, &new.1)[&key("new")], b"333");
     drop(log);
     let (log, records) = open(&config).unwrap();
-    assert_eq!(records, [new.clone()]);
+    assert_eq!(records, std::slice::from_ref(&new));
     let (next, _) = log.append(Record::Retry, b"").unwrap();
     assert!(next > new.0);
 }
