@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::types::{ListPage, FileNo, ObjectMeta, RelKey, RelPath, Seq};
+use crate::types::{FileNo, ListPage, ObjectMeta, RelKey, RelPath, Seq};
 
 use super::{Tree, now};
 

@@ -216,7 +216,11 @@ impl Tree {
             return;
         };
         let mut state = self.state.lock();
-        if state.remote.known(&key).is_some_and(|known| known.etag == meta.id.etag) {
+        if state
+            .remote
+            .known(&key)
+            .is_some_and(|known| known.etag == meta.id.etag)
+        {
             let attrs = Attrs::from_headers(headers, key.is_dir());
             state.memory.put(&key, &meta.id.etag, &attrs);
         }

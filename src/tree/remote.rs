@@ -10,7 +10,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-use crate::types::{ListPage, Listed, ETag, Name, ObjectId, ObjectKey, ObjectMeta, RelKey, RelPath, Seq};
+use crate::types::{
+    ETag, ListPage, Listed, Name, ObjectId, ObjectKey, ObjectMeta, RelKey, RelPath, Seq,
+};
 
 /// A version without its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
