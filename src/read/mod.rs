@@ -33,7 +33,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use crate::cache::{self, BLOCK, Cache};
 use crate::log::Spool;
 use crate::store::{ObjectStore, StoreError};
-use crate::types::{Extent, Extents, FileNo, ObjectId, ObjectMeta, Source};
+use crate::types::{Extent, Extents, FileNo, ObjectId, Source};
 pub use flight::Tell;
 use flight::{Arrival, Flights, Span};
 use kept::Kept;
