@@ -24,7 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Config;
 use crate::drain;
-use crate::fuse::{self, Deadlines, MountError, Options, Session};
+use crate::fuse::{self, Deadlines, Left, MountError, Options, Session};
 use build::{Core, World};
 use check::Verdict;
 use control::{Control, Knows};
@@ -227,9 +227,13 @@ impl Mounted {
     pub async fn unmount(mut self) -> Result<(), Failure> {
         drop(self.control.take());
         let unmounted = self.session.unmount().await;
-        let ended = tokio::time::timeout(LAST, self.session.ended()).await;
-        if ended.is_err() || !self.session.idle(LAST).await {
-            tracing::warn!("still in use: it ends with its last user, or with this process");
+        if matches!(unmounted, Ok(Left::Nothing)) {
+            let ended = tokio::time::timeout(LAST, self.session.ended()).await;
+            if ended.is_err() || !self.session.idle(LAST).await {
+                tracing::warn!("some requests are cut short");
+            }
+        } else {
+            tracing::warn!("still in use: what is open there is cut off when this process ends");
         }
         if tokio::time::timeout(STOP, self.inner.drain.stop())
             .await
