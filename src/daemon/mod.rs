@@ -333,9 +333,9 @@ impl Knows for Inner {
 
     async fn drained(&self, timeout: Duration) -> bool {
         self.drain.hurry();
-        tokio::time::timeout(timeout, self.drain.drained())
-            .await
-            .is_ok()
+        let drained = tokio::time::timeout(timeout, self.drain.drained()).await;
+        // `Ok(false)`: the mount ended before.
+        matches!(drained, Ok(true))
     }
 }
 
