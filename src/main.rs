@@ -22,23 +22,12 @@ mod sim {
     use std::path::PathBuf;
     use std::process::ExitCode;
 
-    use kryptonfs::cli::SimArgs;
-    use kryptonfs::daemon;
+    use kryptonfs::cli::{self, SimArgs};
     use kryptonfs::sim::{FixedKeys, ServeOptions, serve as serve_cloud};
 
     /// The simulated cloud, a real mount and a tour, in this process.
     pub(super) fn demo(dir: PathBuf, tour_only: bool) -> ExitCode {
-        match daemon::harden().and_then(|()| daemon::runtime()) {
-            Ok(runtime) => {
-                let code = runtime.block_on(kryptonfs::sim::demo::run(Some(dir), tour_only));
-                daemon::shut_down(runtime);
-                code
-            }
-            Err(error) => {
-                eprintln!("kryptonfs demo: {error}");
-                ExitCode::FAILURE
-            }
-        }
+        cli::in_runtime(kryptonfs::sim::demo::run(Some(dir), tour_only))
     }
 
     /// The simulated cloud as a process of its own.

@@ -7,9 +7,12 @@ mod control;
 mod parse;
 mod show;
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
 
 use crate::config::{Config, Given};
 use crate::daemon::{self, Failure};
@@ -89,11 +92,27 @@ fn mounted(source: &str, dir: &std::path::Path, given: &[Given]) -> Result<(), F
     daemon::harden()
         .map_err(|error| Failure::Mount(format!("the process cannot be hardened: {error}")))?;
     daemon::log_to_stderr(config.log_level);
+    if config.log_level <= LevelFilter::INFO {
+        daemon::hold_log();
+    }
     let runtime = daemon::runtime()
         .map_err(|error| Failure::Mount(format!("no threads to be had: {error}")))?;
     let done = runtime.block_on(daemon::run(config, dir));
     daemon::shut_down(runtime);
     done
+}
+
+/// Runs `work` in a process made ready for a mount: what the demo needs.
+#[must_use]
+pub fn in_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
+    match daemon::harden().and_then(|()| daemon::runtime()) {
+        Ok(runtime) => {
+            let code = runtime.block_on(work);
+            daemon::shut_down(runtime);
+            code
+        }
+        Err(error) => fail(&Failure::Mount(error.to_string())),
+    }
 }
 
 /// Asks a mount how it is doing.

@@ -30,7 +30,7 @@ use check::Verdict;
 use control::{Control, Knows};
 
 pub use control::{Ask, Say, ask};
-pub use process::{harden, log_to_stderr, runtime, shut_down};
+pub use process::{harden, hold_log, log_to_stderr, release_log, runtime, shut_down};
 pub use registry::find;
 pub use status::{LastError, Partial, Refused, Status, ago, lasting};
 
@@ -347,6 +347,7 @@ pub async fn run(config: Config, dir: &Path) -> Result<(), Failure> {
     // Before the mount: a signal that comes while it is made is not lost.
     let mut signals = Signals::new()?;
     let mounted = Daemon::mount(config, dir).await?;
+    release_log();
     let line = format!(
         "mounted {} at {}\n",
         mounted.source(),
