@@ -33,10 +33,7 @@ fn the_defaults_are_those_of_the_design() {
     assert!(!all.fs.close_uploaded);
     assert_eq!(all.drain.multipart_threshold, 8 << 20);
     assert_eq!(all.drain.linger, Duration::from_secs(2));
-    assert_eq!(
-        all.drain.part_size,
-        crate::drain::Config::default().part_size
-    );
+    assert_eq!(all.drain.part_size, 8 << 20);
     assert_eq!(all.log_level, LevelFilter::INFO);
     assert!(all.read.cache_max <= 1 << 30);
 }

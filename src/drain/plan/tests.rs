@@ -79,6 +79,8 @@ impl Scene {
             base,
             since: self.start,
             held: false,
+            urgent: false,
+            over_gone: false,
             begun: false,
             staged: None,
             dead: None,
