@@ -7,7 +7,6 @@ mod control;
 mod parse;
 mod show;
 
-use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -100,19 +99,6 @@ fn mounted(source: &str, dir: &std::path::Path, given: &[Given]) -> Result<(), F
     let done = runtime.block_on(daemon::run(config, dir));
     daemon::shut_down(runtime);
     done
-}
-
-/// Runs `work` in a process made ready for a mount: what the demo needs.
-#[must_use]
-pub fn in_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
-    match daemon::harden().and_then(|()| daemon::runtime()) {
-        Ok(runtime) => {
-            let code = runtime.block_on(work);
-            daemon::shut_down(runtime);
-            code
-        }
-        Err(error) => fail(&Failure::Mount(error.to_string())),
-    }
 }
 
 /// Asks a mount how it is doing.
