@@ -4,9 +4,9 @@
 mod architecture;
 mod bad_input;
 mod bars;
+mod contract;
 mod demo;
 mod harness;
-mod readme;
 mod restart;
 mod servers;
 mod shell;
