@@ -303,3 +303,6 @@ impl Dir {
         Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
     }
 }
+
+#[cfg(test)]
+mod tests;

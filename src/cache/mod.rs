@@ -390,10 +390,10 @@ impl Folder {
         if !self.make_room(state, Some(name), incoming + OVERHEAD) {
             return Ok(None);
         }
-        if let Some(version) = self.find(state, object)? {
-            if version.size == size {
-                return Ok(Some(version));
-            }
+        if let Some(version) = self.find(state, object)?
+            && version.size == size
+        {
+            return Ok(Some(version));
         }
         self.discard(state, name)?;
         let version = Version::create(&self.dir, name, object, size)?;
@@ -478,9 +478,11 @@ fn check_owner(dir: &Path) -> io::Result<()> {
     Err(io::Error::other("the folder must be ours alone (0700)"))
 }
 
+// The types are narrower where a word has 32 bits.
+#[allow(clippy::useless_conversion)]
 fn free_bytes(dir: &Path) -> u64 {
     nix::sys::statvfs::statvfs(dir).map_or(0, |fs| {
-        u64::from(fs.blocks_available()) * fs.fragment_size() as u64
+        u64::from(fs.blocks_available()).saturating_mul(u64::from(fs.fragment_size()))
     })
 }
 

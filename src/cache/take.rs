@@ -130,7 +130,8 @@ impl Folder {
         self.name(state, to, entries, || fs::rename(&old, &new))?;
         self.discard(state, base)?;
         if version.is_only(&new) {
-            version.shorten(size)?;
+            // Whole blocks stay: the last one may still be read as it was.
+            version.shorten(size.next_multiple_of(BLOCK))?;
         }
         Ok(Some(version))
     }

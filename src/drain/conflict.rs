@@ -7,8 +7,8 @@
 use super::pieces::candidate;
 use crate::tree::Pending;
 use crate::types::{
-    Attrs, Base, Generation, Headers, Kind, MountId, NAME_MAX, ObjectId, ObjectMeta, RelKey, STAMP_KEY, Seq,
-    Source, Stamp, Want,
+    Attrs, Base, Generation, Headers, Kind, MountId, NAME_MAX, ObjectId, ObjectMeta, RelKey,
+    STAMP_KEY, Seq, Source, Stamp, Want,
 };
 
 /// What happens to a whole new content when somebody else changed the object.

@@ -101,7 +101,9 @@ impl Hands {
         match (done, job) {
             (
                 Err(fail),
-                Job::Send { key, number } | Job::Stage { key, number } | Job::Remove { key, number },
+                Job::Send { key, number }
+                | Job::Stage { key, number }
+                | Job::Remove { key, number },
             ) => match fail.refusal() {
                 Some(reason) => self.park(key, *number, reason).await,
                 None => Err(fail),

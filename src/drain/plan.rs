@@ -129,7 +129,7 @@ pub(super) struct Plan {
 
 /// When an entry may be carried out as far as time goes.
 pub(super) fn due(entry: &Pending, rules: &Rules) -> Instant {
-    let wait = match (entry.held, rules.hurry) {
+    let wait = match (entry.held, rules.hurry || entry.urgent) {
         (true, _) => rules.upload_open,
         (false, true) => Duration::ZERO,
         (false, false) => rules.linger,
@@ -397,17 +397,11 @@ impl<'a> Scan<'a> {
 
 /// Never there, not wanted, and no upload is left behind.
 fn is_nothing(entry: &Pending) -> bool {
-    entry.want == Want::Gone
-        && entry.base == Base::Absent
-        && !entry.begun
-        && entry.staged.is_none()
+    entry.want == Want::Gone && entry.base == Base::Absent && !entry.begun && entry.staged.is_none()
 }
 
 fn is_batchable(entry: &Pending) -> bool {
-    entry.want == Want::Gone
-        && entry.base != Base::Absent
-        && !entry.begun
-        && entry.staged.is_none()
+    entry.want == Want::Gone && entry.base != Base::Absent && !entry.begun && entry.staged.is_none()
 }
 
 fn is_at_rest(entry: &Pending) -> bool {

@@ -121,7 +121,9 @@ impl Hands {
         let mut failed = None;
         let mut kept = HashSet::new();
         for (object, error) in refused {
-            let wanted = wanted.iter().find(|(key, _)| key.as_str() == object.as_str());
+            let wanted = wanted
+                .iter()
+                .find(|(key, _)| key.as_str() == object.as_str());
             let (Some((key, number)), false) = (wanted, error == StoreError::NotFound) else {
                 continue;
             };

@@ -146,7 +146,10 @@ impl Loop {
         };
         self.busy.jobs = self.jobs.len();
         self.busy.resting.clone_from(&self.pace.resting);
-        let plan = self.hands.tree.pending(|all| plan(all, &self.busy, now, &rules));
+        let plan = self
+            .hands
+            .tree
+            .pending(|all| plan(all, &self.busy, now, &rules));
         (plan, until.filter(|until| *until > now))
     }
 
@@ -229,7 +232,9 @@ impl Loop {
         }
         if self.pace.count() > FAILED_MAX {
             let hands = Arc::clone(&self.hands);
-            hands.tree.pending(|all| self.pace.retain(|key| all.get(key).is_some()));
+            hands
+                .tree
+                .pending(|all| self.pace.retain(|key| all.get(key).is_some()));
         }
     }
 

@@ -85,7 +85,9 @@ impl Hands {
             Guard::When(when) => when,
             Guard::Met(met, asked) => return self.resolve(work, met, asked).await,
         };
-        let (payload, _fetched) = self.payload(&work.generation, 0, work.generation.len).await?;
+        let (payload, _fetched) = self
+            .payload(&work.generation, 0, work.generation.len)
+            .await?;
         if !self.begin(&work.key, work.number)? {
             return Ok(Progress::Again);
         }
@@ -244,10 +246,13 @@ fn ancestor(key: &RelKey, base: &Base, generation: &Generation) -> Option<Object
         }),
         Base::Absent => None,
     };
-    let mut sources = generation.extents.iter().filter_map(|piece| match &piece.from {
-        Source::Remote { object, .. } => Some(object),
-        Source::Local { .. } => None,
-    });
+    let mut sources = generation
+        .extents
+        .iter()
+        .filter_map(|piece| match &piece.from {
+            Source::Remote { object, .. } => Some(object),
+            Source::Local { .. } => None,
+        });
     let source = match &at_key {
         Some(version) if sources.clone().any(|source| source == version) => None,
         // A content that was written here has a time of its own: it only replaces.

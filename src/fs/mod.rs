@@ -24,7 +24,7 @@ mod seal;
 mod xattr;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -213,8 +213,18 @@ pub struct Parts {
     pub store: Arc<dyn ObjectStore>,
     /// The log.
     pub log: Arc<Log>,
-    /// Payload bytes sent so far: what restarts the timer of a close that waits.
-    pub sent_bytes: Arc<AtomicU64>,
+    /// What restarts the timer of a close that waits.
+    pub progress: Progress,
+}
+
+/// Tells how many bytes were sent so far.
+#[derive(Clone)]
+pub struct Progress(pub Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl std::fmt::Debug for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Progress({})", (self.0)())
+    }
 }
 
 /// The file system. Every verb may be called from any task; none panics on any input.
@@ -230,7 +240,7 @@ pub struct Fs {
     root: Mutex<Attrs>,
     /// Bytes in the buffers of drafts.
     buffered: AtomicUsize,
-    sent_bytes: Arc<AtomicU64>,
+    progress: Progress,
 }
 
 impl Fs {
@@ -242,7 +252,7 @@ impl Fs {
             reader,
             store,
             log,
-            sent_bytes,
+            progress,
         } = parts;
         let learner = Learner::new(
             Arc::clone(&tree),
@@ -264,7 +274,7 @@ impl Fs {
             handles: Handles::default(),
             root: Mutex::new(root),
             buffered: AtomicUsize::new(0),
-            sent_bytes,
+            progress,
         })
     }
 

@@ -351,6 +351,9 @@ impl Fs {
 
 /// The path of a name in a directory that still has one.
 pub(super) fn child(table: &Table, parent: Ino, name: &Name) -> Result<RelPath> {
+    if table.kind(parent).is_some_and(|kind| kind != Kind::Dir) {
+        return Err(FsError::NotDir);
+    }
     Ok(table.path(parent).ok_or(FsError::NotFound)?.join(name))
 }
 

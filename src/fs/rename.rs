@@ -43,7 +43,7 @@ impl Fs {
             let old = child(&table, from.0, &from.1)?;
             let new = child(&table, to.0, &to.1)?;
             if old == new {
-                return Ok(());
+                return self.tree.view(|view| here(view, &old)).map(|_| ());
             }
             let moved = match flags {
                 RenameFlags::Exchange => self.exchange(&old, &new)?,

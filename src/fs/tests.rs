@@ -1,12 +1,14 @@
 //! The verbs over the twin: no kernel, no network.
 
+mod model;
+
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::*;
+use crate::drain;
 use crate::log::{self, Binding};
 use crate::store::Op;
 use crate::store::twin::Twin;
@@ -23,6 +25,7 @@ const ME: Caller = Caller {
 pub(super) struct World {
     pub(super) fs: Arc<Fs>,
     pub(super) twin: Arc<Twin>,
+    pub(super) drain: drain::Handle,
     pub(super) dir: tempfile::TempDir,
 }
 
@@ -49,7 +52,7 @@ fn config() -> Config {
     }
 }
 
-fn start(twin: &Arc<Twin>, dir: &std::path::Path, ttl: Duration) -> Arc<Fs> {
+fn start(twin: &Arc<Twin>, dir: &std::path::Path, ttl: Duration) -> (Arc<Fs>, drain::Handle) {
     let binding = Binding {
         endpoint: "twin".into(),
         bucket: "b".into(),
@@ -70,16 +73,31 @@ fn start(twin: &Arc<Twin>, dir: &std::path::Path, ttl: Duration) -> Arc<Fs> {
         ..Default::default()
     };
     let reader = Reader::new(read, Arc::clone(&store), Arc::clone(opened.log.spool()));
-    let sent_bytes = Arc::new(AtomicU64::new(0));
-    Fs::new(
-        config(),
-        Parts {
-            tree: opened.tree,
-            reader,
-            store,
-            log: opened.log,
-            sent_bytes,
-        },
+    let progress = Progress(Arc::new(|| 0));
+    let (tree, log) = (opened.tree, opened.log);
+    let settings = drain::Config {
+        linger: Duration::from_secs(3600),
+        ..Default::default()
+    };
+    let drain = drain::start(
+        Arc::clone(&tree),
+        Arc::clone(&log),
+        Arc::clone(&reader),
+        Arc::clone(&store),
+        settings,
+    );
+    (
+        Fs::new(
+            config(),
+            Parts {
+                tree,
+                reader,
+                store,
+                log,
+                progress,
+            },
+        ),
+        drain,
     )
 }
 
@@ -90,21 +108,50 @@ impl World {
 
     fn with_ttl(ttl: Duration) -> Self {
         let (twin, dir) = (Arc::new(Twin::new()), tempfile::tempdir().unwrap());
+        let (fs, drain) = start(&twin, dir.path(), ttl);
         Self {
-            fs: start(&twin, dir.path(), ttl),
+            fs,
             twin,
+            drain,
             dir,
         }
     }
 
-    fn reboot(self) -> Self {
-        let Self { fs, twin, dir } = self;
-        drop(fs);
-        Self {
-            fs: start(&twin, dir.path(), TTL),
+    /// All that is not on the disk is lost. (What was written to it is not: see `log/tests`.)
+    pub(super) async fn reboot(self) -> Self {
+        let Self {
+            fs,
             twin,
+            drain,
+            dir,
+        } = self;
+        drain.stop().await;
+        drop((fs, drain));
+        let (fs, drain) = start(&twin, dir.path(), TTL);
+        Self {
+            fs,
+            twin,
+            drain,
             dir,
         }
+    }
+
+    pub(super) async fn drain(&self) {
+        self.drain.hurry();
+        let done = tokio::time::timeout(Duration::from_secs(60), self.drain.drained()).await;
+        assert_eq!(
+            done,
+            Ok(true),
+            "{:?} {:?}",
+            self.drain.status(),
+            self.pending()
+        );
+    }
+
+    pub(super) fn pending(&self) -> Vec<String> {
+        self.fs
+            .tree
+            .pending(|all| all.in_order().map(|(k, e)| format!("{k}: {e:?}")).collect())
     }
 
     async fn at(&self, path: &str) -> Result<Stat> {
@@ -203,7 +250,7 @@ async fn what_was_written_is_read_back_before_and_after_a_reboot() {
     world.put("large", &large).await.unwrap();
     assert_eq!(world.get("small").await.unwrap(), b"hello");
     assert_eq!(world.get("large").await.unwrap(), large);
-    let world = world.reboot();
+    let world = world.reboot().await;
     assert_eq!(world.get("small").await.unwrap(), b"hello");
     assert_eq!(world.get("large").await.unwrap(), large);
     assert_eq!(world.at("large").await.unwrap().size, 200_000);
@@ -219,7 +266,7 @@ async fn a_name_that_was_never_closed_is_not_there_after_a_crash_but_its_bytes_a
         .unwrap();
     world.write(ino, fh, 0, &[7; 100_000]).await.unwrap();
     assert_eq!(world.at("f").await.unwrap().size, 100_000);
-    let world = world.reboot();
+    let world = world.reboot().await;
     assert_eq!(world.at("f").await.unwrap_err(), FsError::NotFound);
     let partials = world.fs.log.spool().partials();
     assert_eq!(
@@ -278,7 +325,7 @@ async fn overwrites_truncates_and_holes_are_as_on_a_local_disk() {
         )
         .await
         .unwrap();
-    assert_eq!(world.reboot().get("f").await.unwrap(), b"01");
+    assert_eq!(world.reboot().await.get("f").await.unwrap(), b"01");
 }
 
 #[tokio::test]
@@ -292,7 +339,7 @@ async fn a_renamed_directory_is_readable_at_once_with_sent_and_unsent_files_in_i
     assert_eq!(world.get("e/new").await.unwrap(), b"local");
     assert_eq!(world.get("e/sub/old").await.unwrap(), b"remote");
     assert_eq!(world.at("d").await.unwrap_err(), FsError::NotFound);
-    let world = world.reboot();
+    let world = world.reboot().await;
     assert_eq!(world.names("").await.unwrap(), ["e"]);
     assert_eq!(world.names("e").await.unwrap(), ["new", "sub"]);
     assert_eq!(world.get("e/sub/old").await.unwrap(), b"remote");
@@ -338,7 +385,7 @@ async fn directories_are_made_listed_and_removed_only_when_empty() {
     world.fs.rmdir(dir, name).await.unwrap();
     assert_eq!(world.at("d").await.unwrap_err(), FsError::NotFound);
     assert_eq!(
-        world.reboot().names("").await.unwrap(),
+        world.reboot().await.names("").await.unwrap(),
         Vec::<String>::new()
     );
 }
@@ -434,7 +481,7 @@ async fn attributes_set_on_a_file_are_shown_and_survive_a_reboot() {
     };
     world.fs.setattr(ino, change).await.unwrap();
     world.fs.setxattr(ino, b"user.k", b"v", 0).await.unwrap();
-    let world = world.reboot();
+    let world = world.reboot().await;
     let stat = world.at("f").await.unwrap();
     assert_eq!(
         (stat.perm, stat.uid, stat.gid, stat.mtime),
@@ -497,4 +544,98 @@ async fn an_exchange_swaps_contents() {
         .unwrap();
     assert_eq!(world.get("a").await.unwrap(), b"B");
     assert_eq!(world.get("b").await.unwrap(), b"A");
+}
+
+#[tokio::test]
+async fn what_was_written_is_in_the_bucket_after_the_drain_with_its_metadata() {
+    let world = World::new();
+    world.put("a.txt", b"hello").await.unwrap();
+    world.mkdir("d").await.unwrap();
+    world.put("d/large", &vec![3u8; 200_000]).await.unwrap();
+    world.drain().await;
+    assert_eq!(world.twin.keys(), ["a.txt", "d/", "d/large"]);
+    let (bytes, meta) = world.twin.object("a.txt").unwrap();
+    let headers = meta.headers.unwrap();
+    assert_eq!(&bytes[..], b"hello");
+    assert_eq!(headers.content_type.as_deref(), Some("text/plain"));
+    assert_eq!(headers.metadata["mode"], "33188");
+    assert_eq!(world.pending(), Vec::<String>::new());
+    assert_eq!(world.twin.counts().of(Op::Put), 3);
+    assert_eq!(world.get("d/large").await.unwrap(), vec![3u8; 200_000]);
+    assert_eq!(
+        world.twin.counts().of(Op::Get),
+        0,
+        "what was written here is not fetched"
+    );
+    assert_eq!(world.fs.log.spool().files(), Vec::new());
+    let world = world.reboot().await;
+    assert_eq!(world.get("d/large").await.unwrap(), vec![3u8; 200_000]);
+    assert_eq!(world.twin.counts().of(Op::Get), 0, "nor after a reboot");
+    assert_eq!(
+        world.at("a.txt").await.unwrap().uid,
+        7,
+        "remembered without a HEAD"
+    );
+}
+
+#[tokio::test]
+async fn created_and_removed_before_it_was_sent_is_no_request_and_renamed_is_one() {
+    let world = World::new();
+    world.names("").await.unwrap();
+    let before = world.twin.counts();
+    world.put("gone", b"x").await.unwrap();
+    world.unlink("gone").await.unwrap();
+    world.put("f.part", b"x").await.unwrap();
+    world.rename("f.part", "f").await.unwrap();
+    world.drain().await;
+    let counts = world.twin.counts().since(&before);
+    assert_eq!((counts.of(Op::Put), counts.total()), (1, 1));
+    assert_eq!(world.twin.keys(), ["f"]);
+}
+
+#[tokio::test]
+async fn names_that_change_places_keep_their_bytes() {
+    let world = World::new();
+    world.twin.put_behind("a", "A", Headers::default());
+    world.twin.put_behind("b", "B", Headers::default());
+    world.rename("a", "t").await.unwrap();
+    world.rename("b", "a").await.unwrap();
+    world.rename("t", "b").await.unwrap();
+    world.drain().await;
+    assert_eq!(world.twin.keys(), ["a", "b"]);
+    assert_eq!(&world.twin.object("a").unwrap().0[..], b"B");
+    assert_eq!(&world.twin.object("b").unwrap().0[..], b"A");
+}
+
+#[tokio::test]
+async fn a_large_object_is_appended_to_without_being_moved() {
+    let world = World::new();
+    world
+        .twin
+        .put_behind("big", vec![5u8; 9 << 20], Headers::default());
+    let (ino, fh) = world
+        .open("big", libc::O_WRONLY | libc::O_APPEND)
+        .await
+        .unwrap();
+    let before = world.twin.counts();
+    world.write(ino, fh, 9 << 20, &[6; 4096]).await.unwrap();
+    world.close(ino, fh).await.unwrap();
+    world.drain().await;
+    let counts = world.twin.counts().since(&before);
+    assert_eq!(counts.of(Op::Get), 0);
+    assert!(counts.total() <= 5, "{counts:?}");
+    let (bytes, _) = world.twin.object("big").unwrap();
+    assert_eq!(
+        (bytes.len(), bytes[0], bytes[9 << 20]),
+        ((9 << 20) + 4096, 5, 6)
+    );
+}
+
+#[tokio::test]
+async fn an_emptied_directory_without_a_marker_stays() {
+    let world = World::new();
+    world.twin.put_behind("d/f", "x", Headers::default());
+    world.unlink("d/f").await.unwrap();
+    world.drain().await;
+    assert_eq!(world.twin.keys(), ["d/"]);
 }

@@ -17,6 +17,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::frame::Salt;
 use super::recover::{Event, Survey};
 use super::spool::{Folders, file_name, number_of};
 use super::{Binding, LogError, Record};
@@ -31,7 +32,7 @@ const LOCK: &str = "lock";
 #[derive(Debug)]
 pub(super) struct Bound {
     pub(super) mount: MountId,
-    pub(super) salt: u64,
+    pub(super) salt: Salt,
     /// What is in its log.
     pub(super) survey: Survey,
     /// What the user should know.
@@ -81,7 +82,10 @@ pub(super) fn bind(
     machine: Option<&str>,
 ) -> Result<Bound, LogError> {
     let bound = read(folders)?;
-    let salt = bound.as_ref().and_then(|bound| number(&bound.salt));
+    let salt = bound
+        .as_ref()
+        .and_then(|bound| number(&bound.salt))
+        .map(Salt);
     let survey = Survey::of(&folders.log, salt)?;
     let Some(bound) = bound else {
         return adopt(folders, wanted, machine, survey);
@@ -144,7 +148,7 @@ fn adopt(
 }
 
 fn fresh(folders: &Folders, wanted: &Binding, machine: Option<&str>) -> Result<Bound, LogError> {
-    let (mount, salt) = (MountId(random()?), random()?);
+    let (mount, salt) = (MountId(random()?), Salt(random()?));
     write(folders, wanted, mount, salt, machine)?;
     Ok(Bound {
         mount,
@@ -171,14 +175,14 @@ fn write(
     folders: &Folders,
     binding: &Binding,
     mount: MountId,
-    salt: u64,
+    salt: Salt,
     machine: Option<&str>,
 ) -> Result<(), LogError> {
     let on_disk = OnDisk {
         version: VERSION,
         binding: binding.clone(),
         mount: mount.to_string(),
-        salt: format!("{salt:016x}"),
+        salt: format!("{:016x}", salt.0),
         machine: machine.map(|machine| machine_sum(salt, machine)),
     };
     let mut json = serde_json::to_vec_pretty(&on_disk).map_err(std::io::Error::from)?;
@@ -295,8 +299,8 @@ pub(super) fn machine_id() -> Option<String> {
     (id.len() == 32).then(|| id.to_owned())
 }
 
-fn machine_sum(salt: u64, machine: &str) -> String {
-    let mut bytes = salt.to_le_bytes().to_vec();
+fn machine_sum(salt: Salt, machine: &str) -> String {
+    let mut bytes = salt.0.to_le_bytes().to_vec();
     bytes.extend_from_slice(machine.as_bytes());
     format!("{:016x}", crc_fast::crc64_nvme(&bytes))
 }
@@ -310,3 +314,6 @@ fn random() -> std::io::Result<u64> {
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(u64::from_le_bytes(bytes))
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
-use super::frame::{HEADER, Header, Place, Unplaced};
+use super::frame::{HEADER, Header, Place, Salt, Unplaced};
 use super::segment::{Need, Segment};
 use super::spool::Shared;
 use super::{LogError, errno};
@@ -41,7 +41,7 @@ struct Mark {
 struct Writer {
     shared: Arc<Shared>,
     mount: MountId,
-    salt: u64,
+    salt: Salt,
     /// The usual capacity of a segment.
     capacity: u64,
     tail: Mutex<Tail>,
@@ -66,7 +66,7 @@ struct Tail {
 #[derive(Debug)]
 pub(super) struct Start {
     pub(super) mount: MountId,
-    pub(super) salt: u64,
+    pub(super) salt: Salt,
     /// Of a segment.
     pub(super) capacity: u64,
     /// The first position to give out.

@@ -67,12 +67,22 @@ const MAGIC: &[u8; 8] = b"KFSLOG\r\n";
 const FRAME_MAGIC: &[u8; 4] = b"KFr1";
 const KIND_RECORD: u32 = 1;
 
+/// The spool's salt: whoever knows it could write bytes that look like a frame.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Salt(pub(super) u64);
+
+impl std::fmt::Debug for Salt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Salt(..)")
+    }
+}
+
 /// A segment's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) number: FileNo,
     pub(super) mount: MountId,
-    pub(super) salt: u64,
+    pub(super) salt: Salt,
     pub(super) first: Seq,
     pub(super) durable: Seq,
     pub(super) at_open: bool,
@@ -98,7 +108,7 @@ impl Header {
         put_u32(&mut bytes, 12, sum);
         put_u64(&mut bytes, 16, self.number.0);
         put_u64(&mut bytes, 24, self.mount.0);
-        put_u64(&mut bytes, 32, self.salt);
+        put_u64(&mut bytes, 32, self.salt.0);
         put_u64(&mut bytes, 40, self.first.0);
         put_u64(&mut bytes, 48, self.durable.0);
         put_u32(&mut bytes, 56, u32::from(self.at_open));
@@ -109,24 +119,27 @@ impl Header {
 
     /// The header of a segment with these bytes that is called `number`.
     pub(super) fn decode(segment: &[u8], number: FileNo) -> Result<Self, NoHeader> {
-        if segment.iter().all(|byte| *byte == 0) {
+        if end_of(segment) == 0 {
             return Err(NoHeader::Blank);
+        }
+        let is_ours =
+            |bytes: &&[u8]| bytes[..8] == *MAGIC && u32_at(bytes, 12) == crc32_iscsi(&bytes[..12]);
+        match segment
+            .get(..16)
+            .filter(is_ours)
+            .map(|bytes| u32_at(bytes, 8))
+        {
+            Some(newer) if newer > VERSION => return Err(NoHeader::Newer(newer)),
+            Some(VERSION) => {}
+            _ => return Err(NoHeader::Damaged),
         }
         let Some(bytes) = segment.get(..HEADER) else {
             return Err(NoHeader::Damaged);
         };
-        if bytes[..8] != *MAGIC || u32_at(bytes, 12) != crc32_iscsi(&bytes[..12]) {
-            return Err(NoHeader::Damaged);
-        }
-        match u32_at(bytes, 8) {
-            newer if newer > VERSION => return Err(NoHeader::Newer(newer)),
-            VERSION => {}
-            _ => return Err(NoHeader::Damaged),
-        }
         let header = Self {
             number: FileNo(u64_at(bytes, 16)),
             mount: MountId(u64_at(bytes, 24)),
-            salt: u64_at(bytes, 32),
+            salt: Salt(u64_at(bytes, 32)),
             first: Seq(u64_at(bytes, 40)),
             durable: Seq(u64_at(bytes, 48)),
             at_open: u32_at(bytes, 56) == 1,
@@ -141,7 +154,7 @@ impl Header {
 /// Which segment of which spool: part of every frame's checksum.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
-    pub(super) salt: u64,
+    pub(super) salt: Salt,
     pub(super) segment: FileNo,
 }
 
@@ -227,12 +240,11 @@ pub(super) struct Frames<'a> {
 
 impl<'a> Frames<'a> {
     pub(super) fn new(bytes: &'a [u8], place: Place) -> Self {
-        let end = bytes.iter().rposition(|byte| *byte != 0);
         Self {
             bytes,
             place,
             at: HEADER,
-            end: end.map_or(0, |last| last + 1),
+            end: end_of(bytes),
         }
     }
 
@@ -298,9 +310,22 @@ impl Iterator for Frames<'_> {
     }
 }
 
+/// Behind the last byte that is not zero. Most of a segment is zeros: whole pages are compared.
+pub(super) fn end_of(bytes: &[u8]) -> usize {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let mut pages = bytes.chunks(ZEROS.len());
+    let Some(page) = pages.rposition(|page| page != &ZEROS[..page.len()]) else {
+        return 0;
+    };
+    let start = page * ZEROS.len();
+    let page = &bytes[start..bytes.len().min(start + ZEROS.len())];
+    let last = page.iter().rposition(|byte| *byte != 0);
+    last.map_or(start, |last| start + last + 1)
+}
+
 fn frame_sum(place: Place, at: u64, head: &[u8]) -> u32 {
     let mut bytes = [0; 24 + 36];
-    put_u64(&mut bytes, 0, place.salt);
+    put_u64(&mut bytes, 0, place.salt.0);
     put_u64(&mut bytes, 8, place.segment.0);
     put_u64(&mut bytes, 16, at);
     bytes[24..].copy_from_slice(&head[..36]);
@@ -328,3 +353,6 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     eight.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(eight)
 }
+
+#[cfg(test)]
+mod tests;

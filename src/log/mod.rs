@@ -168,3 +168,6 @@ impl Log {
         self.set_aside.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@
 
 use std::io;
 
-use super::frame::{Found, Frame, Frames, HEADER, Header, NoHeader, Place};
+use super::frame::{Found, Frame, Frames, HEADER, Header, NoHeader, Place, Salt, end_of};
 use super::spool::{file_name, number_of};
 use super::{LogError, Record, place};
 use crate::disk::Dir;
@@ -25,11 +25,11 @@ pub(super) struct Survey {
     /// Those made in advance and never finished.
     pub(super) unfinished: Vec<FileNo>,
     /// What the headers say about the spool.
-    pub(super) identity: Option<(MountId, u64)>,
+    pub(super) identity: Option<(MountId, Salt)>,
     /// D of the recovery rule.
     durable: Seq,
     /// For frames of segments without a readable header.
-    salt: u64,
+    salt: Salt,
 }
 
 /// What is met while reading, in order.
@@ -63,7 +63,7 @@ pub(super) struct Unreadable<'a> {
 
 impl Survey {
     /// Looks at every segment. `salt` as the binding has it, if it can be read.
-    pub(super) fn of(log: &Dir, salt: Option<u64>) -> Result<Self, LogError> {
+    pub(super) fn of(log: &Dir, salt: Option<Salt>) -> Result<Self, LogError> {
         let mut found = Self::default();
         let mut numbers: Vec<_> = log.names()?.iter().filter_map(|n| number_of(n)).collect();
         numbers.sort();
@@ -92,11 +92,15 @@ impl Survey {
             let bytes = log.read(&file_name(number))?;
             found.mark(&bytes, found.salt, number);
         }
+        // Order of number is order of time: one that was overtaken is never begun.
+        let last = found.segments.last().map_or(FileNo::INLINE, |last| *last);
+        let overtaken = found.blank.partition_point(|number| *number < last);
+        found.unfinished.extend(found.blank.drain(..overtaken));
         Ok(found)
     }
 
     /// Learns from a segment's frames how far the log was durable.
-    fn mark(&mut self, bytes: &[u8], salt: u64, segment: FileNo) {
+    fn mark(&mut self, bytes: &[u8], salt: Salt, segment: FileNo) {
         for found in Frames::new(bytes, Place { salt, segment }) {
             if let Found::Frame(frame) = found {
                 self.durable = self.durable.max(frame.durable);
@@ -120,6 +124,7 @@ impl Survey {
             read: None,
             last: Seq(0),
             is_torn: false,
+            is_behind_damage: false,
             on,
         };
         for number in &self.segments {
@@ -137,6 +142,8 @@ struct Walk<'a> {
     /// The highest position seen, torn ones too.
     last: Seq,
     is_torn: bool,
+    /// What is missing now lies in damage that was handed on.
+    is_behind_damage: bool,
     on: &'a mut dyn FnMut(Event<'_>) -> io::Result<()>,
 }
 
@@ -186,10 +193,7 @@ impl Walk<'_> {
             len = frames.at().min(bytes.len());
         }
         if self.is_torn {
-            let end = bytes
-                .iter()
-                .rposition(|byte| *byte != 0)
-                .map_or(0, |i| i + 1);
+            let end = end_of(bytes);
             if len < end {
                 (self.on)(Event::Torn(Unreadable {
                     segment: number,
@@ -218,8 +222,11 @@ impl Walk<'_> {
             if frame.seq <= read {
                 return self.damaged(number, &bytes[frame.at.clone()], frame.at.start);
             }
-            (self.on)(Event::Missing(read, frame.seq))?;
+            if !self.is_behind_damage {
+                (self.on)(Event::Missing(read, frame.seq))?;
+            }
         }
+        self.is_behind_damage = false;
         self.read = Some(frame.seq);
         match postcard::take_from_bytes::<Record>(&bytes[frame.record.clone()]) {
             Ok((record, [])) if place::fits(&record, frame.inline.len() as u64) => {
@@ -231,6 +238,7 @@ impl Walk<'_> {
     }
 
     fn damaged(&mut self, segment: FileNo, bytes: &[u8], at: usize) -> io::Result<()> {
+        self.is_behind_damage = true;
         (self.on)(Event::Damaged(Unreadable {
             segment,
             at: at as u64,

@@ -315,3 +315,6 @@ impl Spool {
         self.shared.room.usage()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,7 +59,9 @@ impl Adoption {
         let same = same.unwrap_or_default();
         let held = base.as_ref().filter(|base| **base != self.object);
         let held = held.and_then(|base| {
-            let hands = if base.key == self.object.key {
+            let is_replaced = base.key == self.object.key;
+            // What moved within it is still to be read while blocks are written.
+            let hands = if is_replaced && !self.moves(base) {
                 Hands::Change
             } else {
                 Hands::Share
@@ -124,6 +126,14 @@ impl Adoption {
         most.map(|(object, _)| object.clone())
     }
 
+    /// Whether bytes of a version stand elsewhere than they stood in it.
+    fn moves(&self, base: &ObjectId) -> bool {
+        self.extents.iter().any(|piece| {
+            matches!(&piece.from, Source::Remote { object, offset }
+                if object == base && *offset != piece.at)
+        })
+    }
+
     /// The blocks that hold bytes of `base` in place and nothing else, in runs.
     fn same_as(&self, base: &ObjectId) -> Vec<Range<u64>> {
         let in_place = self.in_place().filter(|(object, _)| *object == base);
@@ -143,14 +153,17 @@ impl Adoption {
         let blocks = self.size.div_ceil(BLOCK);
         let mut changed = Vec::new();
         let mut at = 0;
-        for run in same.iter().cloned().chain([blocks..blocks]) {
+        for run in same {
             if at < run.start {
                 changed.push(at..run.start);
             }
             at = run.end;
         }
+        if at < blocks {
+            changed.push(at..blocks);
+        }
         let last = blocks.saturating_sub(1)..blocks;
-        let is_cut = self.size % BLOCK != 0 && is_in(same, last.start);
+        let is_cut = !self.size.is_multiple_of(BLOCK) && is_in(same, last.start);
         if is_cut && !self.cache.missing(&self.object, last.clone()).is_empty() {
             changed.push(last);
         }

@@ -191,6 +191,20 @@ impl Flights {
         });
     }
 
+    /// Runs that have not ended.
+    #[cfg(test)]
+    pub(super) fn in_flight(&self) -> usize {
+        self.runs.lock().of.values().map(Vec::len).sum()
+    }
+
+    /// Blocks that are waited for.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        let runs = self.runs.lock();
+        let all = runs.of.values().flatten();
+        all.map(|run| run.waiters.len()).sum()
+    }
+
     fn remove(&self, flight: &Flight) {
         let mut runs = self.runs.lock();
         if let Some(all) = runs.of.get_mut(&flight.object) {

@@ -250,6 +250,12 @@ impl Reader {
         Ok(buffer.freeze())
     }
 
+    /// Bytes in the cache, and its cap.
+    #[must_use]
+    pub fn cache_usage(&self) -> (u64, u64) {
+        self.kept.cache.usage()
+    }
+
     /// Whether `start..end` of these extents can be read without the network. Looks at the disk.
     #[must_use]
     pub fn is_local(&self, extents: &Extents, start: u64, end: u64) -> bool {
@@ -438,5 +444,7 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|_| ReadError::Disk(libc::EIO))
 }
 
+#[cfg(test)]
+mod fake;
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,8 @@
 
 use std::ops::Range;
 
-/// A proven sequential reader may skip or come back by so much (the kernel reads ahead by
-/// several threads, so its reads come a little out of order).
+/// A proven sequential reader may skip or come back by so much, and by no more than it has proven
+/// (the kernel reads ahead by several threads, so its reads come a little out of order).
 const SLACK: u64 = 256 * 1024;
 
 /// How one handle has read so far. Offsets are those of the file.
@@ -36,7 +36,7 @@ impl History {
             };
             return read_to..read_to;
         }
-        let fresh = read_to.saturating_sub(self.next);
+        let fresh = read_to.saturating_sub(self.next).min(len);
         self.next = self.next.max(read_to);
         self.ahead_to = self.ahead_to.max(self.next);
         let is_first = self.proven == 0;
@@ -58,8 +58,9 @@ impl History {
     }
 
     fn is_sequential(&self, offset: u64) -> bool {
-        let is_proven = self.proven > 0 && self.ahead_to > self.next;
-        offset == self.next || (is_proven && offset.abs_diff(self.next) <= SLACK)
+        let is_proven = self.ahead_to > self.next;
+        let slack = SLACK.min(self.proven);
+        offset == self.next || (is_proven && offset.abs_diff(self.next) <= slack)
     }
 }
 

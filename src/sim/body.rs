@@ -89,7 +89,7 @@ impl http_body::Body for Metered {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint.clone()
+        self.hint
     }
 }
 

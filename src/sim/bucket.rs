@@ -6,7 +6,7 @@
 //! - a precondition is judged, and the change made and journaled, under one lock;
 //! - what a reader holds (an `Arc<Object>`) stays readable whatever happens to its key.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,11 +17,12 @@ use s3s::dto::ETagCondition;
 use s3s::{S3Error, S3Result, s3_error};
 use serde::{Deserialize, Serialize};
 
-use super::blob::{Blob, Blobs, Content, Slice};
+use super::blob::{Blobs, Content, Slice};
 use super::checks::{Checksum, Sums, hex};
 use super::journal::{Journal, ObjectRecord, Record, SliceRecord};
 use super::list;
-use super::multipart::{Part, Upload};
+use super::multipart::Upload;
+use super::reload::{reload, snapshot};
 
 /// What travels with an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,7 +78,7 @@ impl Object {
         Some(md5)
     }
 
-    fn record(&self) -> ObjectRecord {
+    pub(super) fn record(&self) -> ObjectRecord {
         ObjectRecord {
             slices: slices(&self.content),
             etag: self.etag.clone(),
@@ -196,16 +197,7 @@ impl Store {
         let files = dir.join("blobs");
         std::fs::create_dir_all(&files)?;
         let blobs = Blobs::new(&files);
-        let mut known = Known::new(&blobs);
-        let mut buckets = BTreeMap::new();
-        Journal::load(dir, |record| known.replay(&mut buckets, record))?;
-        let used = known.used();
-        drop(known);
-        let live: BTreeSet<u64> = used
-            .iter()
-            .filter_map(|(n, blob)| blob.upgrade().map(|_| *n))
-            .collect();
-        blobs.sweep(|number| live.contains(&number))?;
+        let buckets = reload(dir, &blobs)?;
         let journal = Journal::rewrite(dir, snapshot(&buckets))?;
         let state = Mutex::new(State { buckets, journal });
         Ok(Self { state, blobs })
@@ -336,119 +328,6 @@ pub(super) fn slices(content: &Content) -> Vec<SliceRecord> {
     slices
         .map(|slice| (slice.blob.number(), slice.offset, slice.len))
         .collect()
-}
-
-/// The blobs that were met in the journal, so that each is one.
-struct Known {
-    home: Arc<Blobs>,
-    blobs: HashMap<u64, Arc<Blob>>,
-}
-
-impl Known {
-    fn new(home: &Arc<Blobs>) -> Self {
-        let home = Arc::clone(home);
-        Self {
-            home,
-            blobs: HashMap::new(),
-        }
-    }
-
-    fn used(&self) -> Vec<(u64, std::sync::Weak<Blob>)> {
-        let blobs = self.blobs.iter();
-        blobs.map(|(n, blob)| (*n, Arc::downgrade(blob))).collect()
-    }
-
-    fn content(&mut self, slices: &[SliceRecord]) -> Content {
-        let mut content = Content::default();
-        for &(number, offset, len) in slices {
-            let home = &self.home;
-            let blob = self
-                .blobs
-                .entry(number)
-                .or_insert_with(|| home.existing(number));
-            let blob = Arc::clone(blob);
-            content.push(Slice { blob, offset, len });
-        }
-        content
-    }
-
-    fn object(&mut self, record: ObjectRecord) -> Object {
-        let content = self.content(&record.slices);
-        Object {
-            size: content.len(),
-            content,
-            etag: record.etag,
-            modified: record.modified,
-            crc64: record.crc64,
-            checksum: record.checksum,
-            attributes: record.attributes,
-        }
-    }
-
-    fn replay(&mut self, buckets: &mut BTreeMap<String, Bucket>, record: Record) {
-        match record {
-            Record::Bucket { bucket, created } => {
-                buckets.entry(bucket).or_default().created = created;
-            }
-            Record::Put {
-                bucket,
-                key,
-                object,
-            } => {
-                let object = Arc::new(self.object(object));
-                buckets
-                    .entry(bucket)
-                    .or_default()
-                    .objects
-                    .insert(key, object);
-            }
-            Record::Delete { bucket, key } => {
-                buckets.entry(bucket).or_default().objects.remove(&key);
-            }
-            Record::Create {
-                bucket,
-                upload,
-                what,
-            } => {
-                let uploads = &mut buckets.entry(bucket).or_default().uploads;
-                uploads.insert(upload, Upload::new(what));
-            }
-            Record::Part {
-                bucket,
-                upload,
-                number,
-                part,
-            } => {
-                let content = self.content(&part.slices);
-                let uploads = &mut buckets.entry(bucket).or_default().uploads;
-                if let Some(upload) = uploads.get_mut(&upload) {
-                    let part = Arc::new(Part::of_record(content, part));
-                    upload.parts.insert(number, part);
-                }
-            }
-            Record::End { bucket, upload } => {
-                buckets.entry(bucket).or_default().uploads.remove(&upload);
-            }
-        }
-    }
-}
-
-/// The records that make these buckets.
-fn snapshot(buckets: &BTreeMap<String, Bucket>) -> impl Iterator<Item = Record> + '_ {
-    buckets.iter().flat_map(|(name, bucket)| {
-        let created = Record::Bucket {
-            bucket: name.clone(),
-            created: bucket.created,
-        };
-        let objects = bucket.objects.iter().map(|(key, object)| Record::Put {
-            bucket: name.clone(),
-            key: key.clone(),
-            object: object.record(),
-        });
-        let uploads = bucket.uploads.iter();
-        let uploads = uploads.flat_map(|(id, upload)| upload.records(name, id));
-        std::iter::once(created).chain(objects).chain(uploads)
-    })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! - only errors that `StoreError::is_transient` are repeated; never an answer of S3 to the request;
 //! - a call without data ends within its class's time, whatever the store does;
 //! - a call with data ends too: an attempt is cut when nothing moves for `stall`, and no new attempt
-//!   begins when for `data` none got further than the ones before it;
+//!   begins when for `data`, or in `resends` of them, none got further than the ones before it;
 //! - a GET's body that breaks continues at the byte reached, of the same version or not at all.
 //!
 //! A write whose answer was lost is repeated like any other: the repeat may then meet its own
@@ -43,6 +43,9 @@ pub struct Config {
     pub work: Duration,
     /// Attempts of a call with data, since one got further than all before it.
     pub data: Duration,
+    /// How often bytes that S3 was given already are sent again, before the caller shall decide
+    /// (attempts that got no byte out do not count).
+    pub resends: u32,
     /// An attempt that sends: no further frame was taken for so long. A frame is 256 KiB, and a
     /// full send buffer lies behind it: this must cover both on the slowest link.
     pub stall_up: Duration,
@@ -58,6 +61,7 @@ impl Default for Config {
             meta: Duration::from_secs(60),
             work: Duration::from_secs(600),
             data: Duration::from_secs(300),
+            resends: 3,
             stall_up: Duration::from_secs(300),
             stall_down: Duration::from_secs(60),
         }
@@ -93,6 +97,24 @@ struct Progress {
     best: (u64, Instant),
     /// When the present attempt last took a frame.
     beat: Instant,
+    /// Whether the present attempt took one.
+    moved: bool,
+}
+
+impl Progress {
+    /// An attempt begins; the furthest byte before it.
+    fn begin(progress: &Mutex<Self>) -> u64 {
+        let mut progress = progress.lock();
+        progress.beat = Instant::now();
+        progress.moved = false;
+        progress.best.0
+    }
+
+    /// The furthest byte, when it was taken, and whether the present attempt took any.
+    fn reached(progress: &Mutex<Self>) -> (u64, Instant, bool) {
+        let progress = progress.lock();
+        (progress.best.0, progress.best.1, progress.moved)
+    }
 }
 
 /// A payload that notes how far it was read.
@@ -108,6 +130,7 @@ impl ReadFrames for Watched {
         let reached = offset.saturating_add(bytes.len() as u64);
         let mut progress = self.progress.lock();
         progress.beat = now;
+        progress.moved = true;
         if reached > progress.best.0 {
             progress.best = (reached, now);
         }
@@ -194,27 +217,31 @@ impl Retry {
         let progress = Arc::new(Mutex::new(Progress {
             best: (0, now),
             beat: now,
+            moved: false,
         }));
         let source = Arc::new(Watched {
             source: Arc::clone(&payload.source),
             progress: Arc::clone(&progress),
         });
-        let mut repeat = 0;
+        let (mut repeat, mut resends) = (0, 0);
         loop {
             let watched = Payload {
                 source: Arc::clone(&source) as Arc<dyn ReadFrames>,
                 ..payload.clone()
             };
-            progress.lock().beat = Instant::now();
-            let before = progress.lock().best.0;
+            let before = Progress::begin(&progress);
             let call = attempt(watched);
             match unless_stalled(call, &progress, self.config.stall_up).await {
                 Err(error) if error.is_transient() => {
-                    let (reached, at) = progress.lock().best;
+                    let (reached, at, moved) = Progress::reached(&progress);
                     if reached > before {
-                        repeat = 0;
+                        (repeat, resends) = (0, 0);
+                    } else {
+                        resends += u32::from(moved);
                     }
-                    if !paused(&self.config, repeat, at + self.config.data).await {
+                    if resends >= self.config.resends
+                        || !paused(&self.config, repeat, at + self.config.data).await
+                    {
                         return Err(error);
                     }
                 }

@@ -43,6 +43,8 @@ pub(crate) struct Caps {
     pub(crate) checksums: bool,
     /// Parts below 5 MiB are refused.
     pub(crate) part_minimum: bool,
+    /// A part sent again replaces the one before in ListParts.
+    pub(crate) parts_replaced: bool,
     /// Keys are strings ordered by bytes, not paths of a tree.
     pub(crate) flat_keys: bool,
 }
@@ -58,14 +60,16 @@ impl Caps {
             copy_if_match: true,
             checksums: true,
             part_minimum: true,
+            parts_replaced: true,
             flat_keys: true,
         }
     }
 
-    /// SeaweedFS 4.48.
+    /// SeaweedFS 4.48: keys are paths, a backslash is a slash, ListParts shows replaced parts too.
     #[allow(dead_code)]
     pub(crate) const fn seaweedfs() -> Self {
         Self {
+            parts_replaced: false,
             flat_keys: false,
             ..Self::all()
         }

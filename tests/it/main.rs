@@ -1,3 +1,6 @@
+//! Integration tests, in one target.
+
+mod contract;
 //! The tests that need more than one module: real mounts, real servers, exact bars.
 #![allow(clippy::unwrap_used)]
 

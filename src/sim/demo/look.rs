@@ -2,6 +2,7 @@
 //! its own, with keys of its own.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
@@ -14,7 +15,6 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -40,7 +40,7 @@ pub(super) struct Seen {
 pub(super) struct Onlooker {
     s3: aws_sdk_s3::Client,
     address: String,
-    tls: TlsConnector,
+    tls: Arc<ClientConfig>,
 }
 
 impl Onlooker {
@@ -74,7 +74,7 @@ impl Onlooker {
         Ok(Self {
             s3: aws_sdk_s3::Client::from_conf(config),
             address: address.trim_end_matches('/').to_owned(),
-            tls: TlsConnector::from(Arc::new(tls)),
+            tls: Arc::new(tls),
         })
     }
 
@@ -96,7 +96,8 @@ impl Onlooker {
         let tcp = TcpStream::connect(&self.address).await?;
         let host = self.address.rsplit_once(':').map_or("", |(host, _)| host);
         let name = ServerName::try_from(host.to_owned()).map_err(Failed::because)?;
-        let stream = TokioIo::new(self.tls.connect(name, tcp).await?);
+        let connector = TlsConnector::from(Arc::clone(&self.tls));
+        let stream = TokioIo::new(connector.connect(name, tcp).await?);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(stream)
             .await
             .map_err(Failed::because)?;

@@ -10,9 +10,10 @@ use s3s::dto::{
 };
 use s3s::{S3Request, S3Response, S3Result, s3_error};
 
-use super::super::blob::{Content, blocking, receive};
+use super::super::blob::Content;
 use super::super::bucket::Object;
 use super::super::checks::{Algorithm, Sums};
+use super::super::flow::{blocking, receive};
 use super::super::multipart::{Completion, Creation, MIN_PART, Named, Part, number};
 use super::shared::{
     MAX_SINGLE, Source, attributes, caller, claim, condition, count, encryption, etag, kind,

@@ -10,9 +10,9 @@ use s3s::dto::{
 };
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
-use super::super::blob::{Outgoing, blocking, receive};
 use super::super::bucket::{Attributes, Condition, Object, matches, precondition_failed};
 use super::super::checks::{Checksum, Sums};
+use super::super::flow::{Outgoing, blocking, receive};
 use super::shared::{
     MAX_SINGLE, Source, attributes, caller, claim, condition, encryption, etag, kind, length,
     show_checksum, timestamp, with_trailer,
@@ -138,7 +138,8 @@ pub(super) fn get(cabinet: &Cabinet, req: S3Request<GetObjectInput>) -> Answer<G
 }
 
 fn cut(range: Range, size: u64) -> S3Result<std::ops::Range<u64>> {
-    range.check(size).map_err(|_| {
+    let cut = range.check(size).ok().filter(|cut| !cut.is_empty());
+    cut.ok_or_else(|| {
         let mut refusal = s3_error!(InvalidRange, "The requested range is not satisfiable");
         let mut headers = http::HeaderMap::new();
         if let Ok(value) = format!("bytes */{size}").parse() {

@@ -219,6 +219,11 @@ impl S3Store {
         });
         match answer.await {
             Err(StoreError::NotFound) => Ok(()),
+            // An absent key does not match either, but is what was wanted.
+            Err(StoreError::Precondition) => match self.head_object(key, None).await {
+                Err(StoreError::NotFound) => Ok(()),
+                _ => Err(StoreError::Precondition),
+            },
             answer => answer,
         }
     }

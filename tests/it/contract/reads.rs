@@ -143,12 +143,14 @@ pub(super) async fn odd_keys_are_keys(kit: &Kit) {
         "odd/e\u{301}",
         "odd/😀",
         "odd/'\"<>&;,@=$!*()[]{}|~^`",
-        "odd/back\\slash",
         "odd/-dash",
         "odd/.dot",
         "odd/...",
         "odd/new\nline\ttab",
     ];
+    if kit.caps.flat_keys {
+        odd.push("odd/back\\slash");
+    }
     odd.sort_unstable();
     for (seed, at) in odd.iter().enumerate() {
         let bytes = noise(100, u32::try_from(seed).unwrap() + 10);
