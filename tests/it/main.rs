@@ -1,6 +1,3 @@
-//! Integration tests, in one target.
-
-mod contract;
 //! The tests that need more than one module: real mounts, real servers, exact bars.
 #![allow(clippy::unwrap_used)]
 
@@ -10,6 +7,7 @@ mod bars;
 mod contract;
 mod demo;
 mod harness;
+mod readme;
 mod restart;
 mod servers;
 mod shell;
