@@ -9,7 +9,6 @@ use kryptonfs::store::ObjectStore;
 use kryptonfs::store::s3::{self, S3Store};
 
 use crate::contract::{self, Caps};
-use crate::harness::servers::ROLE;
 use crate::harness::{Access, Client, Keys, Server, World};
 
 fn keeps_what_it_is_given(server: Server) {
@@ -41,7 +40,7 @@ fn seaweedfs_starts_and_keeps_what_it_is_given() {
 #[test]
 fn radosgw_starts_hands_out_session_keys_and_keeps_what_it_is_given() {
     let world = World::new(Server::Radosgw, "server");
-    let keys = world.client.assume_role(ROLE);
+    let keys = world.client.session_keys();
     assert!(keys.session_token.is_some());
     let session = Client::start(&Access {
         keys: Keys {
