@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
@@ -43,7 +43,7 @@ pub(super) enum Guard {
     /// Send it with this precondition.
     When(Precondition),
     /// Asked first, as the server does not honour the precondition: something else is there.
-    Met(Option<ObjectMeta>, Seq),
+    Met(Option<Box<ObjectMeta>>),
 }
 
 /// The rooms, and what is remembered while the daemon runs.
@@ -94,6 +94,7 @@ impl Hands {
         let done = match job {
             Job::Send { key, number } => self.send(key, *number, false).await,
             Job::Stage { key, number } => self.send(key, *number, true).await,
+            Job::Finish { key, number } => self.finish_older(key, *number).await,
             Job::Remove { key, number } => self.remove(key, *number).await,
             Job::RemoveBatch(all) => self.remove_batch(all).await,
             Job::Drop { key, number } => self.drop_change(key, *number),
@@ -130,12 +131,11 @@ impl Hands {
         Ok(self.look(key, number).is_some())
     }
 
-    /// What is at a key, and as of when.
-    pub(super) async fn ask(&self, key: &ObjectKey) -> Result<(Option<ObjectMeta>, Seq), Fail> {
-        let asked = self.tree.now();
+    /// What is at a key.
+    pub(super) async fn ask(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, Fail> {
         match self.store.head(key, None).await {
-            Ok(meta) => Ok((Some(meta), asked)),
-            Err(StoreError::NotFound) => Ok((None, asked)),
+            Ok(meta) => Ok(Some(meta)),
+            Err(StoreError::NotFound) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -150,12 +150,12 @@ impl Hands {
             }
             Base::Absent | Base::Version(_) => {}
         }
-        let (met, asked) = self.ask(key).await?;
+        let met = self.ask(key).await?;
         if Base::of(met.as_ref().map(|meta| &meta.id)) == *base {
             self.caps.lock().unguarded += 1;
             Ok(Guard::When(Precondition::None))
         } else {
-            Ok(Guard::Met(met, asked))
+            Ok(Guard::Met(met.map(Box::new)))
         }
     }
 

@@ -17,9 +17,11 @@ use super::hands::{Guard, Hands, Progress};
 use super::pieces::{Piece, share};
 use super::resolve::as_sent;
 use super::send::Work;
+use super::waits::staged;
 use crate::log::Record;
 use crate::store::{PartDone, StoreError, UploadId};
-use crate::types::{ETag, Headers, ObjectKey, RelKey, Seq, Want};
+use crate::tree::Pending;
+use crate::types::{Base, ETag, Headers, ObjectKey, RelKey, Seq, Want};
 
 /// Parts of one upload in flight.
 const AT_ONCE: usize = 2;
@@ -65,11 +67,20 @@ impl Hands {
             upload: upload.0.as_ref().to_owned(),
             parts: parts.iter().map(etag).collect(),
         })?;
-        if stage {
-            self.log.flushed(seq).await?;
-            return Ok(Progress::Settled);
+        if !stage {
+            return self.complete(work, headers, &upload, &parts).await;
         }
-        self.complete(work, headers, &upload, &parts).await
+        self.log.flushed(seq).await?;
+        let is_kept =
+            |entry: &Pending| staged(entry).is_some_and(|(_, kept, _)| kept == &*upload.0);
+        let is_kept = self
+            .tree
+            .pending(|all| all.get(&work.key).is_some_and(is_kept));
+        if !is_kept {
+            // Superseded just before.
+            self.abort(&work.object, &upload).await;
+        }
+        Ok(Progress::Settled)
     }
 
     async fn complete(
@@ -81,7 +92,7 @@ impl Hands {
     ) -> Result<Progress, Fail> {
         let when = match self.guard(&work.object, &work.pending.base).await? {
             Guard::When(when) => when,
-            Guard::Met(met, asked) => return self.resolve(work, met, asked).await,
+            Guard::Met(met) => return self.resolve(work, met.map(|met| *met)).await,
         };
         let complete = self.store.complete(&work.object, upload, parts, &when);
         match complete.await {
@@ -97,87 +108,97 @@ impl Hands {
         work: &Work,
         stage: bool,
     ) -> Result<Option<Progress>, Fail> {
-        let Some((number, upload, parts)) = &work.pending.staged else {
+        let Some((number, upload, parts)) = staged(&work.pending) else {
             return Ok(None);
         };
-        let upload = UploadId(upload.as_str().into());
-        let done = |(number, etag): &(u16, String)| PartDone {
-            number: *number,
-            etag: ETag::new(etag),
-            crc64: None,
-            size: None,
-        };
-        let parts: Vec<_> = parts.iter().map(done).collect();
-        if *number != work.number {
-            return self.finish_older(work, *number, &upload, &parts).await;
+        let upload = UploadId(upload.into());
+        if number != work.number {
+            // The planner has it finished where that is of use.
+            self.give_up(&work.key, work.number, &upload).await?;
+            return Ok(None);
         }
         if stage {
             return Ok(Some(Progress::Settled));
         }
         let when = match self.guard(&work.object, &work.pending.base).await? {
             Guard::When(when) => when,
-            Guard::Met(met, asked) => return self.resolve(work, met, asked).await.map(Some),
+            Guard::Met(met) => {
+                let met = met.map(|met| *met);
+                return self.resolve(work, met).await.map(Some);
+            }
         };
         if !self.begin(&work.key, work.number)? {
             return Ok(Some(Progress::Again));
         }
+        let parts = as_done(parts);
         let complete = self.store.complete(&work.object, &upload, &parts, &when);
         match complete.await {
             Err(StoreError::NoSuchUpload) => {
-                let (met, asked) = self.ask(&work.object).await?;
+                let met = self.ask(&work.object).await?;
                 match self.judge(&work.key, &work.pending, met.as_ref()) {
-                    Verdict::Sent => self.resolve(work, met, asked).await.map(Some),
+                    Verdict::Sent => self.resolve(work, met).await.map(Some),
                     _ => Ok(None),
                 }
             }
             Ok(meta) if !work.generation.attrs.is_complete() => {
                 // What was sent with Create was inherited, and is not known any more.
-                let (met, _) = self.ask(&work.object).await?;
+                let met = self.ask(&work.object).await?;
                 let headers = met.filter(|met| met.id == meta.id);
                 let headers = headers.and_then(|met| met.headers).unwrap_or_default();
                 let done = self.published(work, headers, &when, Ok(meta)).await;
                 done.map(Some)
             }
             done => {
-                let is_new = work.pending.base == crate::types::Base::Absent;
+                let is_new = work.pending.base == Base::Absent;
                 let headers = self.dress(&work.generation.attrs, work.number, is_new);
                 self.published(work, headers, &when, done).await.map(Some)
             }
         }
     }
 
-    /// A generation that was staged and then superseded goes first: what it was copied from may be
-    /// gone, and the newer one can be copied from it.
-    async fn finish_older(
-        &self,
-        work: &Work,
-        number: Seq,
-        upload: &UploadId,
-        parts: &[PartDone],
-    ) -> Result<Option<Progress>, Fail> {
-        let Guard::When(when) = self.guard(&work.object, &work.pending.base).await? else {
-            self.abort(&work.object, upload).await;
-            return Ok(None);
+    /// Completes the upload of a generation that was superseded since it was staged.
+    pub(super) async fn finish_older(&self, key: &RelKey, number: Seq) -> Result<Progress, Fail> {
+        let Some(pending) = self.look(key, number) else {
+            return Ok(Progress::Again);
+        };
+        let Some((older, upload, parts)) = staged(&pending).filter(|(n, ..)| *n != number) else {
+            return Ok(Progress::Again);
+        };
+        let (object, upload) = (ObjectKey::from(key), UploadId(upload.into()));
+        let Guard::When(when) = self.guard(&object, &pending.base).await? else {
+            self.give_up(key, number, &upload).await?;
+            return Ok(Progress::Again);
         };
         self.tree.record(Record::Begun {
-            key: work.key.clone(),
-            number,
+            key: key.clone(),
+            number: older,
         })?;
-        let complete = self.store.complete(&work.object, upload, parts, &when);
-        match complete.await {
+        let parts = as_done(parts);
+        match self.store.complete(&object, &upload, &parts, &when).await {
             Ok(meta) => {
-                let (met, _) = self.ask(&work.object).await?;
+                let met = self.ask(&object).await?;
                 let sent = met.filter(|met| met.id == meta.id).unwrap_or(meta);
-                self.sent(&work.key, number, None, as_sent(sent)).await?;
-                Ok(Some(Progress::Again))
+                self.sent(key, older, None, as_sent(sent)).await
             }
             Err(error) if error.is_transient() || error.is_silence() => Err(error.into()),
             Err(error) => {
                 tracing::debug!(%error, "an older upload was given up");
-                self.abort(&work.object, upload).await;
-                Ok(None)
+                self.give_up(key, number, &upload).await?;
+                Ok(Progress::Again)
             }
         }
+    }
+
+    /// Aborts what was staged, and records that there is nothing to be completed any more.
+    async fn give_up(&self, key: &RelKey, number: Seq, upload: &UploadId) -> Result<(), Fail> {
+        self.abort(&key.into(), upload).await;
+        self.tree.record(Record::Staged {
+            key: key.clone(),
+            number,
+            upload: String::new(),
+            parts: Vec::new(),
+        })?;
+        Ok(())
     }
 
     async fn upload(
@@ -253,12 +274,16 @@ impl Hands {
             Piece::Copy { object, range } => {
                 let (store, range) = (&self.store, range.clone());
                 let copied = store.copy_part(&work.object, upload, number, object, range);
-                copied.await.map_err(|error| match error {
+                let done = copied.await.map_err(|error| match error {
                     StoreError::Stale | StoreError::Precondition | StoreError::NotFound => {
                         Fail::SourceGone
                     }
                     error => error.into(),
-                })
+                })?;
+                // A copy without a range is the whole file, and S3 does not say how long it is:
+                // whoever completes would have to ask.
+                let size = done.size.or(Some(work.generation.len));
+                Ok(PartDone { size, ..done })
             }
             Piece::Send { start, end } => {
                 let (payload, _fetched) = self.payload(&work.generation, *start, *end).await?;
@@ -313,21 +338,25 @@ impl Hands {
 
     /// Aborts uploads that broke off and that nobody wants any more.
     pub(super) async fn sweep(&self) {
-        let stale: Vec<_> = {
-            let mut halves = self.halves.lock();
-            let is_stale = |key: &RelKey, half: &mut Half| self.look(key, half.number).is_none();
-            halves.extract_if(is_stale).map(|(_, half)| half).collect()
-        };
-        for half in stale {
-            self.abort(&half.object, &half.upload).await;
+        for key in self.stale_uploads() {
+            let half = self.halves.lock().remove(&key);
+            if let Some(half) = half {
+                self.abort(&half.object, &half.upload).await;
+            }
         }
     }
 
-    /// Whether `sweep` would find something.
-    pub(super) fn has_stale_uploads(&self) -> bool {
+    /// What `sweep` would abort.
+    pub(super) fn stale_uploads(&self) -> Vec<RelKey> {
         let halves = self.halves.lock();
-        let mut all = halves.iter();
-        all.any(|(key, half)| self.look(key, half.number).is_none())
+        let all = halves.iter().map(|(key, half)| (key.clone(), half.number));
+        let all: Vec<_> = all.collect();
+        // The tree is locked before a leaf, never behind one.
+        drop(halves);
+        let stale = all
+            .into_iter()
+            .filter(|(key, number)| self.look(key, *number).is_none());
+        stale.map(|(key, _)| key).collect()
     }
 
     /// Aborts an upload; an error leaves an orphan, said in the log.
@@ -336,4 +365,15 @@ impl Hands {
             tracing::warn!(%error, "an upload that is not wanted any more could not be aborted");
         }
     }
+}
+
+/// Parts as the log kept them.
+fn as_done(parts: &[(u16, String)]) -> Vec<PartDone> {
+    let done = |(number, etag): &(u16, String)| PartDone {
+        number: *number,
+        etag: ETag::new(etag),
+        crc64: None,
+        size: None,
+    };
+    parts.iter().map(done).collect()
 }

@@ -6,16 +6,19 @@
 //! - who reads a version (`Remote`) is staged or sent before whoever replaces or removes that
 //!   version publishes. A circle of such waits is cut by staging, which needs no permission;
 //! - with `Order::Dir` publishes within one directory go by number;
-//! - all other waits lead to lower numbers, so something can always go on.
+//! - all other waits lead to lower numbers, so something can always go on;
+//! - once a version went because its reader was staged, that reader's bytes are nowhere but in its
+//!   upload: if it is superseded, the upload is finished first, and what took its content along
+//!   (a rename, a copy) then copies it from there.
 //!
 //! What waits for a dead or held change is *parked*: it does not keep others of its directory.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use super::waits::{Shared, Waits, dir_of};
+use super::waits::{Shared, Waits, dir_of, staged};
 use crate::tree::{Pending, PendingMap};
-use crate::types::{Base, RelKey, Seq, Want};
+use crate::types::{Base, Extent, RelKey, Seq, Source, Want};
 
 /// At most so many keys in one DeleteObjects.
 const BATCH_MAX: usize = 1000;
@@ -85,6 +88,13 @@ pub(super) enum Job {
         /// For which change.
         number: Seq,
     },
+    /// Complete the upload of an older generation.
+    Finish {
+        /// Where.
+        key: RelKey,
+        /// The change that superseded it.
+        number: Seq,
+    },
     /// Remove one object.
     Remove {
         /// Where.
@@ -109,6 +119,7 @@ impl Job {
         match self {
             Self::Send { key, number }
             | Self::Stage { key, number }
+            | Self::Finish { key, number }
             | Self::Remove { key, number }
             | Self::Drop { key, number } => vec![(key.clone(), *number)],
             Self::RemoveBatch(all) => all.clone(),
@@ -226,10 +237,16 @@ impl<'a> Scan<'a> {
         if self.passed > LOOKAHEAD && (self.busy.jobs > 0 || !self.plan.jobs.is_empty()) {
             return false;
         }
-        if entry.dead.is_some() || matches!(entry.want, Want::Open { .. }) {
+        if entry.dead.is_some() {
             return true;
         }
-        if self.is_busy(key) {
+        if let Some(older) = self.unfinished(key, entry) {
+            return self.look_at_older(key, entry, older);
+        }
+        if matches!(entry.want, Want::Open { .. }) {
+            return true;
+        }
+        if self.is_busy(key) || self.may_be_needed(entry) {
             return self.must_wait(key, entry);
         }
         let due = due(entry, self.rules);
@@ -252,22 +269,68 @@ impl<'a> Scan<'a> {
         if self.turns.blocks(key, entry.number, batchable) {
             return self.must_wait(key, entry);
         }
-        let readers: Vec<_> = self.waits.readers(key, entry).to_vec();
-        if !readers.is_empty() && self.is_parked(key, entry) {
-            return true;
-        }
-        if !readers.is_empty() {
-            self.stage(key, &readers);
-            return self.must_wait(key, entry);
+        if let Some(go_on) = self.waits_for_readers(key, entry) {
+            return go_on;
         }
         if self.shared.has_earlier(key, entry) {
             return self.must_wait(key, entry);
         }
         if batchable {
             self.take_into_batch(key, entry)
+        } else if entry.want == Want::Gone {
+            self.take(key, entry, |key, number| Job::Remove { key, number })
         } else {
-            self.take(key, entry)
+            self.take(key, entry, |key, number| Job::Send { key, number })
         }
+    }
+
+    /// The older generation whose upload is to be finished first.
+    fn unfinished(&self, key: &RelKey, entry: &Pending) -> Option<Seq> {
+        let (older, ..) = staged(entry).filter(|(number, ..)| *number != entry.number)?;
+        let is_needed = match &entry.want {
+            Want::Object(_) => is_older_first(key, entry),
+            Want::Open { .. } | Want::Gone => self.waits.has_readers(),
+        };
+        is_needed.then_some(older)
+    }
+
+    /// Whether it has an older upload that is not to be finished now, but may be the only one to
+    /// have the bytes of a version that is just being replaced: then it is not given up yet.
+    fn may_be_needed(&self, entry: &Pending) -> bool {
+        let replaces = |key: &RelKey, job: &InFlight| {
+            let entry = self.pending.get(key);
+            !job.staging && entry.is_some_and(|entry| entry.base != Base::Absent)
+        };
+        staged(entry).is_some_and(|(number, ..)| number != entry.number)
+            && self.busy.keys.iter().any(|(key, job)| replaces(key, job))
+    }
+
+    /// It has the turn that it had by its own number.
+    fn look_at_older(&mut self, key: &'a RelKey, entry: &'a Pending, older: Seq) -> bool {
+        let rests = self.resting(key);
+        if let Some(until) = rests {
+            self.wake(until);
+        }
+        if self.is_busy(key) || rests.is_some() || self.turns.blocks(key, older, false) {
+            return self.must_wait(key, entry);
+        }
+        if let Some(go_on) = self.waits_for_readers(key, entry) {
+            return go_on;
+        }
+        self.take(key, entry, |key, number| Job::Finish { key, number })
+    }
+
+    /// Whether (and then: whether to go on) it waits for those that read what it replaces.
+    fn waits_for_readers(&mut self, key: &'a RelKey, entry: &'a Pending) -> Option<bool> {
+        let readers: Vec<_> = self.waits.readers(key, entry).to_vec();
+        if readers.is_empty() {
+            return None;
+        }
+        if self.is_parked(key, entry) {
+            return Some(true);
+        }
+        self.stage(key, &readers);
+        Some(self.must_wait(key, entry))
     }
 
     /// Not now; what is behind it in its directory, or shares its bytes, waits for it.
@@ -294,18 +357,19 @@ impl<'a> Scan<'a> {
         true
     }
 
-    fn take(&mut self, key: &'a RelKey, entry: &'a Pending) -> bool {
+    fn take(
+        &mut self,
+        key: &'a RelKey,
+        entry: &'a Pending,
+        job: impl FnOnce(RelKey, Seq) -> Job,
+    ) -> bool {
         if self.slots == 0 {
             return self.can_batch() && self.must_wait(key, entry);
         }
         self.slots -= 1;
         self.passed -= 1;
         self.taken.insert(key);
-        let (key_, number) = (key.clone(), entry.number);
-        self.plan.jobs.push(match entry.want {
-            Want::Gone => Job::Remove { key: key_, number },
-            _ => Job::Send { key: key_, number },
-        });
+        self.plan.jobs.push(job(key.clone(), entry.number));
         self.must_wait(key, entry)
     }
 
@@ -395,13 +459,35 @@ impl<'a> Scan<'a> {
     }
 }
 
+/// Whether a generation that was staged before `entry` superseded it goes first: what it was
+/// copied from may be gone, and `entry` can be copied from it. Not if `entry` needs the version
+/// that it would replace.
+fn is_older_first(key: &RelKey, entry: &Pending) -> bool {
+    let Want::Object(generation) = &entry.want else {
+        return false;
+    };
+    let is_base = |piece: &Extent| match &piece.from {
+        Source::Remote { object, .. } => {
+            object.key.as_str() == key.as_str() && Base::of(Some(object)) == entry.base
+        }
+        Source::Local { .. } => false,
+    };
+    !generation.extents.iter().any(is_base)
+}
+
 /// Never there, not wanted, and no upload is left behind.
 fn is_nothing(entry: &Pending) -> bool {
-    entry.want == Want::Gone && entry.base == Base::Absent && !entry.begun && entry.staged.is_none()
+    entry.want == Want::Gone
+        && entry.base == Base::Absent
+        && !entry.begun
+        && staged(entry).is_none()
 }
 
 fn is_batchable(entry: &Pending) -> bool {
-    entry.want == Want::Gone && entry.base != Base::Absent && !entry.begun && entry.staged.is_none()
+    entry.want == Want::Gone
+        && entry.base != Base::Absent
+        && !entry.begun
+        && staged(entry).is_none()
 }
 
 fn is_at_rest(entry: &Pending) -> bool {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::conflict::Verdict;
 use super::fail::Fail;
 use super::hands::{Hands, Progress};
+use super::waits::staged;
 use crate::log::Record;
 use crate::store::{ListRequest, Payload, StoreError, UploadId};
 use crate::tree::Pending;
@@ -31,14 +32,14 @@ impl Hands {
             return Ok(Progress::Again);
         };
         let object = ObjectKey::from(key);
-        if let Some((_, upload, _)) = &pending.staged {
-            let upload = UploadId(upload.as_str().into());
+        if let Some((_, upload, _)) = staged(&pending) {
+            let upload = UploadId(upload.into());
             self.abort(&object, &upload).await;
         }
         match &pending.base {
             Base::Absent if pending.begun => {
-                let (met, asked) = self.ask(&object).await?;
-                self.resolve_removal(key, &pending, met, asked).await
+                let met = self.ask(&object).await?;
+                self.resolve_removal(key, &pending, met).await
             }
             Base::Absent => self.removed(&[(key.clone(), number)]).await,
             Base::Version(etag) => self.delete(key, &object, &pending, etag).await,
@@ -54,9 +55,9 @@ impl Hands {
     ) -> Result<Progress, Fail> {
         let is_guarded = self.caps.lock().delete_if_match;
         if !is_guarded {
-            let (met, asked) = self.ask(object).await?;
+            let met = self.ask(object).await?;
             if met.as_ref().map(|meta| &meta.id.etag) != Some(etag) {
-                return self.resolve_removal(key, pending, met, asked).await;
+                return self.resolve_removal(key, pending, met).await;
             }
             self.caps.lock().unguarded += 1;
         }
@@ -69,8 +70,8 @@ impl Hands {
                 self.removed(&[(key.clone(), pending.number)]).await
             }
             Err(StoreError::Precondition | StoreError::Stale) => {
-                let (met, asked) = self.ask(object).await?;
-                self.resolve_removal(key, pending, met, asked).await
+                let met = self.ask(object).await?;
+                self.resolve_removal(key, pending, met).await
             }
             Err(StoreError::NotImplemented(_)) if is_guarded => {
                 self.caps.lock().delete_if_match = false;
@@ -86,17 +87,24 @@ impl Hands {
         key: &RelKey,
         pending: &Pending,
         met: Option<ObjectMeta>,
-        asked: Seq,
     ) -> Result<Progress, Fail> {
+        if self.look(key, pending.number).is_none() {
+            return Ok(Progress::Again);
+        }
         match self.judge(key, pending, met.as_ref()) {
-            Verdict::Over { base, .. } => self.over(key, pending.number, base),
+            Verdict::Over { base, .. } => {
+                self.over(key, pending.number, base)?;
+                Ok(Progress::Again)
+            }
             Verdict::GuardRefused => {
                 self.caps.lock().delete_if_match = false;
                 Ok(Progress::Again)
             }
             Verdict::Spared => {
-                self.learn_foreign(key, met.as_ref(), asked);
-                self.removed(&[(key.clone(), pending.number)]).await
+                self.record_removed(&[(key.clone(), pending.number)])
+                    .await?;
+                self.learn_foreign(key, met.as_ref());
+                Ok(Progress::Settled)
             }
             Verdict::Removed => self.removed(&[(key.clone(), pending.number)]).await,
             // The others are about contents.
@@ -150,6 +158,11 @@ impl Hands {
     async fn removed(&self, all: &[(RelKey, Seq)]) -> Result<Progress, Fail> {
         // Before the record: if this fails, all of it is done again.
         self.keep_emptied_dirs(all).await?;
+        self.record_removed(all).await?;
+        Ok(Progress::Settled)
+    }
+
+    async fn record_removed(&self, all: &[(RelKey, Seq)]) -> Result<(), Fail> {
         let mut last = None;
         for (key, number) in all {
             let (key, number) = (key.clone(), *number);
@@ -159,7 +172,7 @@ impl Hands {
             self.log.flushed(seq).await?;
             self.tidy().await;
         }
-        Ok(Progress::Settled)
+        Ok(())
     }
 
     async fn keep_emptied_dirs(&self, removed: &[(RelKey, Seq)]) -> Result<(), Fail> {

@@ -7,20 +7,24 @@ use super::conflict::{Verdict, is_only_metadata, reapplied, sibling, verdict};
 use super::fail::Fail;
 use super::hands::{Hands, Progress};
 use super::send::Work;
+use super::waits::staged;
 use crate::log::{Record, SentObject};
 use crate::store::{CopyRequest, StoreError, UploadId};
 use crate::tree::Pending;
 use crate::types::{Base, Extents, ObjectMeta, RelKey, Seq};
 
 impl Hands {
-    /// Something else than the believed version is at the key: `met`, as of `asked`.
+    /// Something else than the believed version is at the key.
     pub(super) async fn resolve(
         &self,
         work: &Work,
         met: Option<ObjectMeta>,
-        asked: Seq,
     ) -> Result<Progress, Fail> {
         let (key, pending) = (&work.key, &work.pending);
+        if self.look(key, work.number).is_none() {
+            // Superseded: the newer one may build on another base, it has to meet this itself.
+            return Ok(Progress::Again);
+        }
         match (self.judge(key, pending, met.as_ref()), met) {
             (Verdict::Sent, Some(meta)) => {
                 // Metadata may have been set again on somebody else's bytes: those are not known.
@@ -31,18 +35,20 @@ impl Hands {
                 self.sent(key, work.number, extents, as_sent(meta)).await
             }
             (Verdict::Reapply, Some(meta)) => {
-                self.learn_foreign(key, Some(&meta), asked);
+                self.count_conflict(key);
                 self.reapply(work, meta).await
             }
             (Verdict::Over { base, foreign }, met) => {
+                self.over(key, work.number, base)?;
                 if foreign {
-                    self.learn_foreign(key, met.as_ref(), asked);
+                    self.learn_foreign(key, met.as_ref());
                 }
-                self.over(key, work.number, base)
+                Ok(Progress::Again)
             }
             (Verdict::Aside(base), met) => {
-                self.learn_foreign(key, met.as_ref(), asked);
-                self.set_aside(work, base).await
+                self.set_aside(work, base).await?;
+                self.learn_foreign(key, met.as_ref());
+                Ok(Progress::Again)
             }
             (Verdict::GuardRefused, _) => {
                 self.caps.lock().if_match = false;
@@ -66,26 +72,31 @@ impl Hands {
         verdict(key, pending, met, mount, policy)
     }
 
-    /// Somebody else changed the object: counted, and shown from now on.
-    pub(super) fn learn_foreign(&self, key: &RelKey, met: Option<&ObjectMeta>, asked: Seq) {
+    fn count_conflict(&self, key: &RelKey) {
         self.conflicts.fetch_add(1, Ordering::Relaxed);
         tracing::info!("an object that was changed here was changed by somebody else too");
         tracing::debug!(%key, "the object that both changed");
-        self.tree.learn(key, met, asked);
+    }
+
+    /// Somebody else changed the object: counted, and shown from now on. It was met while this
+    /// key's job was in flight, so no result of ours can be newer than the answer.
+    pub(super) fn learn_foreign(&self, key: &RelKey, met: Option<&ObjectMeta>) {
+        self.count_conflict(key);
+        self.tree.learn(key, met, self.tree.now());
     }
 
     /// The change stays wanted, over what is there.
-    pub(super) fn over(&self, key: &RelKey, number: Seq, base: Base) -> Result<Progress, Fail> {
+    pub(super) fn over(&self, key: &RelKey, number: Seq, base: Base) -> Result<(), Fail> {
         self.tree.record(Record::Conflict {
             key: key.clone(),
             number,
             base,
             aside: None,
         })?;
-        Ok(Progress::Again)
+        Ok(())
     }
 
-    async fn set_aside(&self, work: &Work, base: Base) -> Result<Progress, Fail> {
+    async fn set_aside(&self, work: &Work, base: Base) -> Result<(), Fail> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let secs = now.map_or(0, |since| since.as_secs());
         let mount = self.log.mount_id();
@@ -101,11 +112,10 @@ impl Hands {
             aside: Some(aside),
         })?;
         self.log.flushed(seq).await?;
-        if let Some((_, upload, _)) = &work.pending.staged {
-            self.abort(&work.object, &UploadId(upload.as_str().into()))
-                .await;
+        if let Some((_, upload, _)) = staged(&work.pending) {
+            self.abort(&work.object, &UploadId(upload.into())).await;
         }
-        Ok(Progress::Again)
+        Ok(())
     }
 
     /// Only metadata was changed here: it is set on the version that is there now.

@@ -243,7 +243,7 @@ impl Loop {
         let is_idle = self.jobs.is_empty();
         let is_worth = (is_idle && self.ended > 0) || self.ended >= COMPACT_AFTER;
         let is_reachable = self.pace.paused_until().is_none();
-        let sweeps = is_idle && is_reachable && self.hands.has_stale_uploads();
+        let sweeps = is_idle && is_reachable && !self.hands.stale_uploads().is_empty();
         if self.is_keeping || !(is_worth || sweeps) {
             return;
         }

@@ -7,6 +7,7 @@ use super::fail::Fail;
 use super::hands::{Guard, Hands, Progress};
 use super::payload::{needs_fetch, payload};
 use super::pieces::{Facts, Shape, candidate, pieces};
+use super::waits::staged;
 use crate::log::SentObject;
 use crate::store::{CopyRequest, Payload, StoreError};
 use crate::tree::Pending;
@@ -29,7 +30,7 @@ pub(super) struct Work {
 enum Inherited {
     All(Attrs),
     /// The version it was built on is not at the key any more.
-    Met(Option<ObjectMeta>, Seq),
+    Met(Option<ObjectMeta>),
 }
 
 impl Hands {
@@ -58,6 +59,8 @@ impl Hands {
             Err(Fail::SourceGone) if self.is_local(&work.generation) => {
                 self.bring(&work, stage, false).await
             }
+            // It went because another change has its bytes in parts, to be completed first.
+            Err(Fail::SourceGone) if self.is_other_staged(key) => Ok(Progress::Again),
             done => done,
         }
     }
@@ -69,7 +72,7 @@ impl Hands {
         }
         let attrs = match self.inherit(work).await? {
             Inherited::All(attrs) => attrs,
-            Inherited::Met(met, asked) => return self.resolve(work, met, asked).await,
+            Inherited::Met(met) => return self.resolve(work, met).await,
         };
         let is_new = work.pending.base == Base::Absent;
         let headers = self.dress(&attrs, work.number, is_new);
@@ -83,7 +86,7 @@ impl Hands {
     async fn put(&self, work: &Work, headers: Headers) -> Result<Progress, Fail> {
         let when = match self.guard(&work.object, &work.pending.base).await? {
             Guard::When(when) => when,
-            Guard::Met(met, asked) => return self.resolve(work, met, asked).await,
+            Guard::Met(met) => return self.resolve(work, met.map(|met| *met)).await,
         };
         let (payload, _fetched) = self
             .payload(&work.generation, 0, work.generation.len)
@@ -141,8 +144,8 @@ impl Hands {
             Err(StoreError::Precondition | StoreError::Stale | StoreError::NotFound)
                 if *when != Precondition::None =>
             {
-                let (met, asked) = self.ask(&work.object).await?;
-                self.resolve(work, met, asked).await
+                let met = self.ask(&work.object).await?;
+                self.resolve(work, met).await
             }
             Err(StoreError::NotImplemented(_)) if *when != Precondition::None => {
                 self.lacks(when);
@@ -169,6 +172,13 @@ impl Hands {
         Ok((payload, permit))
     }
 
+    fn is_other_staged(&self, key: &RelKey) -> bool {
+        self.tree.pending(|all| {
+            let mut others = all.below("").filter(|(other, _)| *other != key);
+            others.any(|(_, entry)| staged(entry).is_some())
+        })
+    }
+
     fn is_local(&self, generation: &Generation) -> bool {
         let (extents, len) = (&generation.extents, generation.len);
         self.reader.is_local(extents, 0, len)
@@ -177,7 +187,7 @@ impl Hands {
     async fn shape(&self, work: &Work, stage: bool, copies: bool) -> Result<Shape, Fail> {
         let asked = match candidate(&work.generation) {
             Some(version) if self.known_size(version).is_none() => {
-                let (met, _) = self.ask(&version.key).await?;
+                let met = self.ask(&version.key).await?;
                 met.filter(|meta| meta.id == *version)
             }
             _ => None,
@@ -219,8 +229,8 @@ impl Hands {
         if let Some(base) = remembered.filter(Attrs::is_complete) {
             return Ok(Inherited::All(attrs.clone().over(&base)));
         }
-        let (met, asked) = self.ask(&version.key).await?;
-        match met {
+        let asked = self.tree.now();
+        match self.ask(&version.key).await? {
             Some(meta) if meta.id == version => {
                 if let Some(key) = RelKey::parse(version.key.as_str()) {
                     self.tree.learn(&key, Some(&meta), asked);
@@ -229,7 +239,7 @@ impl Hands {
                 let base = Attrs::from_headers(&headers, work.key.is_dir());
                 Ok(Inherited::All(attrs.clone().over(&base)))
             }
-            met if version.key == work.object => Ok(Inherited::Met(met, asked)),
+            met if version.key == work.object => Ok(Inherited::Met(met)),
             // It cannot be told any more what another key's lost version had.
             _ => Ok(Inherited::All(attrs.clone())),
         }

@@ -18,10 +18,17 @@ pub(super) fn dir_of(key: &RelKey) -> &str {
     path.rfind('/').map_or("", |at| &path[..at])
 }
 
+/// Parts that only want Complete: of which generation, the upload, the parts. An upload that was
+/// given up is recorded as one without a name.
+#[allow(clippy::type_complexity)] // a borrowed `tree::Staged`
+pub(super) fn staged(entry: &Pending) -> Option<(Seq, &str, &[(u16, String)])> {
+    let (number, upload, parts) = entry.staged.as_ref()?;
+    (!upload.is_empty()).then_some((*number, upload, parts))
+}
+
 /// Whether the parts of what is wanted now are in S3 already.
-pub(super) fn is_staged(entry: &Pending) -> bool {
-    let staged = entry.staged.as_ref();
-    staged.is_some_and(|(number, ..)| *number == entry.number)
+fn is_staged(entry: &Pending) -> bool {
+    staged(entry).is_some_and(|(number, ..)| number == entry.number)
 }
 
 /// Where changes that were looked at have local bytes.
@@ -116,6 +123,12 @@ impl<'a> Waits<'a> {
         let versions = readers.get(key.as_str()).map_or(&[][..], Vec::as_slice);
         let found = versions.iter().find(|(version, _)| *version == etag);
         found.map_or(&[], |(_, readers)| readers)
+    }
+
+    /// Whether any change needs a version of another key.
+    pub(super) fn has_readers(&self) -> bool {
+        let readers = self.readers.get_or_init(|| readers(self.pending));
+        !readers.is_empty()
     }
 
     /// Whether a reader of it, or a reader of a reader and so on, is one that `is_stuck`.

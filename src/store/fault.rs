@@ -144,3 +144,63 @@ impl Layer for Fault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::twin::Twin;
+    use super::super::{Payload, StoreError};
+    use super::*;
+    use crate::types::{Headers, ObjectKey, Precondition};
+
+    fn throttled() -> Kind {
+        Kind::Before(StoreError::Throttled)
+    }
+
+    #[tokio::test]
+    async fn a_fault_happens_to_its_request_only_and_once() {
+        let twin = Twin::new();
+        twin.put_behind("k", "x", Headers::default());
+        let (store, fault) = Fault::over(Arc::new(twin.clone()));
+        let key = ObjectKey::new("k");
+        fault.on(Op::Head, 2, throttled());
+        fault.on(Op::Head, 3, throttled());
+        let mut failed = Vec::new();
+        for _ in 0..5 {
+            failed.push(store.head(&key, None).await.is_err());
+            assert!(store.get(&key, None, None).await.is_ok());
+        }
+        assert_eq!(failed, [false, true, true, false, false]);
+        assert_eq!(fault.pending(), 0);
+        assert_eq!(
+            twin.counts().of(Op::Head),
+            3,
+            "what fails before is not sent"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_lost_answer_leaves_its_deed() {
+        let twin = Twin::new();
+        let (store, fault) = Fault::over(Arc::new(twin.clone()));
+        fault.on(Op::Put, 1, Kind::After(no_link()));
+        let payload = Payload::of("x".into());
+        let (key, headers) = (ObjectKey::new("k"), Headers::default());
+        let put = store.put(&key, &payload, &headers, &Precondition::None);
+        assert_eq!(put.await, Err(no_link()));
+        assert_eq!(twin.object("k").unwrap().0, "x");
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_down_fails_requests_and_bodies_until_it_is_up() {
+        let twin = Twin::new();
+        twin.put_behind("k", "x", Headers::default());
+        let (store, fault) = Fault::over(Arc::new(twin));
+        let key = ObjectKey::new("k");
+        let mut got = store.get(&key, None, None).await.unwrap();
+        fault.link_down(true);
+        assert_eq!(got.body.next().await, Some(Err(no_link())));
+        assert_eq!(store.head(&key, None).await, Err(no_link()));
+        fault.link_down(false);
+        assert!(store.head(&key, None).await.is_ok());
+    }
+}

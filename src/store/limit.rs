@@ -4,6 +4,9 @@
 //! Waiters are served in their order. The wait belongs to the call: below `retry` it counts into the
 //! deadline, so give a class at least as many permits as its callers use at once.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

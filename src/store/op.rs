@@ -38,7 +38,7 @@ pub enum Op {
 pub enum Class {
     /// A short question with a short answer.
     Meta,
-    /// A short question that the server may work on for minutes.
+    /// A short question whose answer may take minutes: the server works on it, or it is long.
     Work,
     /// Carries data to S3.
     Up,
@@ -90,14 +90,12 @@ impl Op {
         match self {
             Self::Get => Class::Down,
             Self::Put | Self::UploadPart => Class::Up,
-            Self::Complete | Self::Copy | Self::CopyPart => Class::Work,
-            Self::Head
-            | Self::List
-            | Self::CreateMultipart
-            | Self::Abort
-            | Self::ListParts
-            | Self::Delete
-            | Self::DeleteBatch => Class::Meta,
+            Self::Complete | Self::Copy | Self::CopyPart | Self::List | Self::ListParts => {
+                Class::Work
+            }
+            Self::Head | Self::CreateMultipart | Self::Abort | Self::Delete | Self::DeleteBatch => {
+                Class::Meta
+            }
         }
     }
 }

@@ -193,3 +193,71 @@ impl ObjectStore for Prefix {
         Ok(refused.into_iter().filter_map(relative).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Listed;
+    use super::super::twin::Twin;
+    use super::*;
+
+    fn listed(key: &str) -> Listed {
+        Listed {
+            key: key.to_owned(),
+            etag: ETag::new("e"),
+            size: 0,
+            modified: 0,
+            storage_class: None,
+        }
+    }
+
+    #[test]
+    fn what_a_server_lists_besides_is_hidden_and_counted() {
+        let prefix = Prefix::over(Arc::new(Twin::new()), "/photos/2026");
+        let page = ListPage {
+            objects: vec![
+                listed("photos/2026/"),
+                listed("photos/2026/a"),
+                listed("photos/2026"),
+                listed("photos/2026-b"),
+            ],
+            prefixes: vec!["photos/2026/d/".to_owned(), "photos/".to_owned()],
+            next: Some("token".to_owned()),
+            unreadable: 1,
+        };
+        let page = prefix.relative_page(page);
+        assert_eq!(page.objects, [listed("a")], "nor the mount's own marker");
+        assert_eq!(page.prefixes, ["d/"]);
+        assert_eq!(page.next.as_deref(), Some("token"));
+        assert_eq!(page.unreadable, 1 + 3);
+    }
+
+    #[tokio::test]
+    async fn a_sibling_with_the_same_beginning_is_not_seen() {
+        let twin = Twin::new();
+        for key in ["a/x", "ab/x", "x"] {
+            twin.put_behind(key, key.to_owned(), Headers::default());
+        }
+        let store = Prefix::over(Arc::new(twin.clone()), "a");
+        let request = ListRequest {
+            max_keys: 1000,
+            ..ListRequest::default()
+        };
+        let page = store.list(&request).await.unwrap();
+        assert_eq!(page.objects.len(), 1);
+        let (key, size) = (ObjectKey::new("x"), 3);
+        assert_eq!(store.head(&key, None).await.unwrap().size, size);
+        assert_eq!(store.head(&key, None).await.unwrap().id.key, key);
+        assert_eq!(store.delete_batch(&[key]).await.unwrap(), []);
+        assert_eq!(twin.keys(), ["ab/x", "x"]);
+    }
+
+    #[tokio::test]
+    async fn no_prefix_is_the_whole_bucket() {
+        let twin = Twin::new();
+        twin.put_behind("x", "x", Headers::default());
+        for prefix in ["", "/"] {
+            let store = Prefix::over(Arc::new(twin.clone()), prefix);
+            assert!(store.head(&ObjectKey::new("x"), None).await.is_ok());
+        }
+    }
+}

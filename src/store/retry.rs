@@ -10,23 +10,27 @@
 //! A write whose answer was lost is repeated like any other: the repeat may then meet its own
 //! result (`Precondition`, `NoSuchUpload`). Only the caller can tell, by the stamp.
 
+mod progress;
+mod resume;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
+use self::progress::{Progress, Watched, stalled, unless_stalled};
+use self::resume::Resumed;
 use super::op::Class;
 use super::{
-    Body, CopyRequest, Download, ListPage, ListRequest, ObjectStore, Op, PartDone, Payload,
-    ReadFrames, Result, StoreError, UploadId,
+    CopyRequest, Download, ListPage, ListRequest, ObjectStore, Op, PartDone, Payload, ReadFrames,
+    Result, StoreError, UploadId,
 };
 use crate::types::{ETag, Headers, ObjectId, ObjectKey, ObjectMeta, Precondition};
 
@@ -90,77 +94,6 @@ async fn paused(config: &Config, repeat: u32, deadline: Instant) -> bool {
     true
 }
 
-/// How far the attempts of one upload got.
-#[derive(Debug)]
-struct Progress {
-    /// The furthest byte any attempt took, and when it did.
-    best: (u64, Instant),
-    /// When the present attempt last took a frame.
-    beat: Instant,
-    /// Whether the present attempt took one.
-    moved: bool,
-}
-
-impl Progress {
-    /// An attempt begins; the furthest byte before it.
-    fn begin(progress: &Mutex<Self>) -> u64 {
-        let mut progress = progress.lock();
-        progress.beat = Instant::now();
-        progress.moved = false;
-        progress.best.0
-    }
-
-    /// The furthest byte, when it was taken, and whether the present attempt took any.
-    fn reached(progress: &Mutex<Self>) -> (u64, Instant, bool) {
-        let progress = progress.lock();
-        (progress.best.0, progress.best.1, progress.moved)
-    }
-}
-
-/// A payload that notes how far it was read.
-struct Watched {
-    source: Arc<dyn ReadFrames>,
-    progress: Arc<Mutex<Progress>>,
-}
-
-impl ReadFrames for Watched {
-    fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let bytes = self.source.read(offset, len)?;
-        let now = Instant::now();
-        let reached = offset.saturating_add(bytes.len() as u64);
-        let mut progress = self.progress.lock();
-        progress.beat = now;
-        progress.moved = true;
-        if reached > progress.best.0 {
-            progress.best = (reached, now);
-        }
-        Ok(bytes)
-    }
-}
-
-/// Ends `call` when it takes no frame for `stall`.
-async fn unless_stalled<T>(
-    call: impl Future<Output = Result<T>> + Send,
-    progress: &Mutex<Progress>,
-    stall: Duration,
-) -> Result<T> {
-    let mut call = std::pin::pin!(call);
-    loop {
-        let beat = progress.lock().beat;
-        let left = stall.saturating_sub(beat.elapsed());
-        if let Ok(answer) = timeout(left, &mut call).await {
-            return answer;
-        }
-        if progress.lock().beat == beat {
-            return Err(stalled());
-        }
-    }
-}
-
-fn stalled() -> StoreError {
-    StoreError::Link("nothing moved for too long".to_owned())
-}
-
 /// A store that tries again.
 #[derive(Clone)]
 pub struct Retry {
@@ -213,12 +146,7 @@ impl Retry {
         F: Fn(Payload) -> Fut + Send + Sync,
         Fut: Future<Output = Result<T>> + Send,
     {
-        let now = Instant::now();
-        let progress = Arc::new(Mutex::new(Progress {
-            best: (0, now),
-            beat: now,
-            moved: false,
-        }));
+        let progress = Progress::new();
         let source = Arc::new(Watched {
             source: Arc::clone(&payload.source),
             progress: Arc::clone(&progress),
@@ -264,89 +192,6 @@ impl Retry {
     }
 }
 
-/// A body that goes on where it broke.
-struct Resumed {
-    retry: Retry,
-    id: ObjectId,
-    body: Box<dyn Body>,
-    /// The next byte's place in the object.
-    at: u64,
-    /// Behind the last byte.
-    end: u64,
-    /// When the last byte came.
-    moved: Instant,
-    repeat: u32,
-}
-
-impl Resumed {
-    async fn piece(&mut self) -> Result<Option<Bytes>> {
-        let piece = timeout(self.retry.config.stall_down, self.body.next()).await;
-        match piece.map_err(|_| stalled())? {
-            None if self.at < self.end => {
-                Err(StoreError::BadAnswer("the body ended early".to_owned()))
-            }
-            None => Ok(None),
-            Some(piece) => piece.map(Some),
-        }
-    }
-
-    /// Asks for the rest of the same version.
-    async fn reopen(&mut self) -> Result<()> {
-        let rest = self.at..self.end;
-        let etag = Some(&self.id.etag);
-        let again = self.retry.once(&self.id.key, Some(rest.clone()), etag);
-        let again = again.await?;
-        if again.meta.id.etag != self.id.etag {
-            return Err(StoreError::Stale);
-        }
-        if again.range != rest {
-            return Err(StoreError::BadAnswer("another range came".to_owned()));
-        }
-        self.body = again.body;
-        Ok(())
-    }
-
-    /// Goes on behind `error`, or returns the error that ends it.
-    async fn recover(&mut self, mut error: StoreError) -> Result<()> {
-        loop {
-            let config = self.retry.config;
-            if !error.is_transient()
-                || self.at >= self.end
-                || !paused(&config, self.repeat, self.moved + config.data).await
-            {
-                return Err(error);
-            }
-            self.repeat += 1;
-            match self.reopen().await {
-                Ok(()) => return Ok(()),
-                Err(next) => error = next,
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl Body for Resumed {
-    async fn next(&mut self) -> Option<Result<Bytes>> {
-        loop {
-            match self.piece().await {
-                Ok(None) => return None,
-                Ok(Some(bytes)) => {
-                    self.at = self.at.saturating_add(bytes.len() as u64);
-                    self.moved = Instant::now();
-                    self.repeat = 0;
-                    return Some(Ok(bytes));
-                }
-                Err(error) => {
-                    if let Err(error) = self.recover(error).await {
-                        return Some(Err(error));
-                    }
-                }
-            }
-        }
-    }
-}
-
 #[async_trait]
 impl ObjectStore for Retry {
     async fn get(
@@ -368,15 +213,12 @@ impl ObjectStore for Retry {
             }
             repeat += 1;
         };
-        let body = Box::new(Resumed {
-            retry: self.clone(),
-            id: meta.id.clone(),
+        let body = Box::new(Resumed::new(
+            self.clone(),
+            meta.id.clone(),
+            range.clone(),
             body,
-            at: range.start,
-            end: range.end,
-            moved: Instant::now(),
-            repeat: 0,
-        });
+        ));
         Ok(Download { meta, range, body })
     }
 

@@ -7,19 +7,22 @@
 //! - parts but the last are at least 5 MiB, a ranged copy's source is larger than 5 MiB;
 //! - its clock ticks one second per write, so that tests repeat.
 
+mod bucket;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::{Bound, Range};
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
+use self::bucket::{State, Upload, cut, invalid};
 use super::counted::{Counters, Counts};
 use super::{
-    Body, CopyRequest, Download, ListPage, ListRequest, Listed, ObjectStore, Op, PartDone, Payload,
-    Result, StoreError, UploadId,
+    Body, CopyRequest, Download, ListPage, ListRequest, ObjectStore, Op, PartDone, Payload, Result,
+    StoreError, UploadId,
 };
 use crate::types::{ETag, Headers, ObjectId, ObjectKey, ObjectMeta, Precondition};
 
@@ -27,35 +30,6 @@ use crate::types::{ETag, Headers, ObjectId, ObjectKey, ObjectMeta, Precondition}
 pub const PART_MIN: u64 = 5 << 20;
 const PAYLOAD_FRAME: u64 = 256 << 10;
 const BODY_PIECE: usize = 64 << 10;
-
-#[derive(Clone, Debug)]
-struct Object {
-    bytes: Bytes,
-    etag: ETag,
-    modified: i64,
-    headers: Headers,
-}
-
-#[derive(Debug)]
-struct Part {
-    bytes: Bytes,
-    etag: ETag,
-}
-
-#[derive(Debug)]
-struct Upload {
-    key: ObjectKey,
-    headers: Headers,
-    parts: BTreeMap<u16, Part>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    objects: BTreeMap<ObjectKey, Object>,
-    uploads: BTreeMap<u64, Upload>,
-    uploads_made: u64,
-    now: i64,
-}
 
 /// A bucket in memory. Clones are the same bucket.
 #[derive(Clone, Default)]
@@ -137,15 +111,6 @@ impl Twin {
     }
 }
 
-fn etag_of(bytes: &[u8]) -> ETag {
-    let crc64 = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, bytes);
-    ETag::new(&format!("{crc64:016x}{:016x}", bytes.len()))
-}
-
-fn invalid(code: &str) -> StoreError {
-    StoreError::Invalid(code.to_owned())
-}
-
 /// Reads a payload frame by frame and checks it, as S3 does.
 fn received(payload: &Payload) -> Result<Bytes> {
     let mut bytes = BytesMut::new();
@@ -162,217 +127,6 @@ fn received(payload: &Payload) -> Result<Bytes> {
         return Err(StoreError::BadDigest);
     }
     Ok(bytes)
-}
-
-impl Object {
-    fn meta(&self, key: &ObjectKey) -> ObjectMeta {
-        ObjectMeta {
-            id: ObjectId {
-                key: key.clone(),
-                etag: self.etag.clone(),
-            },
-            size: self.bytes.len() as u64,
-            modified: self.modified,
-            headers: Some(self.headers.clone()),
-        }
-    }
-}
-
-impl State {
-    fn store(
-        &mut self,
-        key: &ObjectKey,
-        bytes: Bytes,
-        etag: Option<ETag>,
-        headers: Headers,
-    ) -> ObjectMeta {
-        self.now += 1;
-        let object = Object {
-            etag: etag.unwrap_or_else(|| etag_of(&bytes)),
-            bytes,
-            modified: self.now,
-            headers,
-        };
-        let meta = object.meta(key);
-        self.objects.insert(key.clone(), object);
-        meta
-    }
-
-    fn check(&self, key: &ObjectKey, when: &Precondition) -> Result<()> {
-        let there = self.objects.get(key).map(|object| &object.etag);
-        let holds = match when {
-            Precondition::None => true,
-            Precondition::IfAbsent => there.is_none(),
-            Precondition::IfMatch(etag) => there == Some(etag),
-        };
-        holds.then_some(()).ok_or(StoreError::Precondition)
-    }
-
-    /// The object that a read or a copy names.
-    fn version(&self, key: &ObjectKey, etag: Option<&ETag>) -> Result<&Object> {
-        let object = self.objects.get(key).ok_or(StoreError::NotFound)?;
-        match etag {
-            Some(etag) if *etag != object.etag => Err(StoreError::Stale),
-            _ => Ok(object),
-        }
-    }
-
-    fn upload(&mut self, key: &ObjectKey, upload: &UploadId) -> Result<&mut Upload> {
-        let id = upload.0.parse().map_err(|_| StoreError::NoSuchUpload)?;
-        self.uploads
-            .get_mut(&id)
-            .filter(|upload| upload.key == *key)
-            .ok_or(StoreError::NoSuchUpload)
-    }
-
-    fn put_part(
-        &mut self,
-        key: &ObjectKey,
-        id: &UploadId,
-        number: u16,
-        bytes: Bytes,
-    ) -> Result<PartDone> {
-        if !(1..=10_000).contains(&number) {
-            return Err(invalid("InvalidArgument"));
-        }
-        let etag = etag_of(&bytes);
-        let part = Part { bytes, etag };
-        let done = part.done(number);
-        self.upload(key, id)?.parts.insert(number, part);
-        Ok(done)
-    }
-
-    /// The bytes and the tag of the object that `parts` make.
-    fn joined(
-        &mut self,
-        key: &ObjectKey,
-        id: &UploadId,
-        parts: &[PartDone],
-    ) -> Result<(Bytes, ETag)> {
-        let upload = self.upload(key, id)?;
-        if parts.is_empty() {
-            return Err(invalid("MalformedXML"));
-        }
-        if !parts.is_sorted_by(|before, after| before.number < after.number) {
-            return Err(invalid("InvalidPartOrder"));
-        }
-        let (mut bytes, mut tags) = (BytesMut::new(), String::new());
-        for (at, named) in parts.iter().enumerate() {
-            let part = upload.parts.get(&named.number);
-            let part = part
-                .filter(|part| part.etag == named.etag)
-                .ok_or_else(|| invalid("InvalidPart"))?;
-            if at + 1 < parts.len() && (part.bytes.len() as u64) < PART_MIN {
-                return Err(invalid("EntityTooSmall"));
-            }
-            bytes.extend_from_slice(&part.bytes);
-            tags.push_str(part.etag.as_str());
-        }
-        let tags = etag_of(tags.as_bytes());
-        Ok((
-            bytes.freeze(),
-            ETag::new(&format!("{tags}-{}", parts.len())),
-        ))
-    }
-
-    fn complete(
-        &mut self,
-        key: &ObjectKey,
-        id: &UploadId,
-        parts: &[PartDone],
-        when: &Precondition,
-    ) -> Result<ObjectMeta> {
-        let (bytes, etag) = self.joined(key, id, parts)?;
-        self.check(key, when)?;
-        let headers = std::mem::take(&mut self.upload(key, id)?.headers);
-        self.remove_upload(id);
-        Ok(self.store(key, bytes, Some(etag), headers))
-    }
-
-    fn remove_upload(&mut self, upload: &UploadId) {
-        if let Ok(id) = upload.0.parse() {
-            self.uploads.remove(&id);
-        }
-    }
-
-    /// A page of the keys behind `after`. A `next` token is the last key or prefix of its page.
-    fn page(&self, request: &ListRequest) -> ListPage {
-        let max = usize::from(request.max_keys.clamp(1, 1000));
-        let after = request
-            .continuation
-            .as_deref()
-            .or(request.start_after.as_deref());
-        let after = after.unwrap_or_default();
-        let from = match after < request.prefix.as_str() {
-            true => Bound::Included(ObjectKey::new(&request.prefix)),
-            false => Bound::Excluded(ObjectKey::new(after)),
-        };
-        let mut page = ListPage::default();
-        let mut last = after.to_owned();
-        for (key, object) in self.objects.range((from, Bound::Unbounded)) {
-            let Some(rest) = key.as_str().strip_prefix(&request.prefix) else {
-                break;
-            };
-            let slash = rest.find('/').filter(|_| request.delimited);
-            let folded = slash.map(|at| format!("{}{}", request.prefix, &rest[..=at]));
-            if folded.as_deref().is_some_and(|prefix| prefix == last) {
-                continue;
-            }
-            if page.objects.len() + page.prefixes.len() == max {
-                page.next = Some(last);
-                break;
-            }
-            if let Some(prefix) = folded {
-                last.clone_from(&prefix);
-                page.prefixes.push(prefix);
-            } else {
-                last = key.to_string();
-                page.objects.push(object.listed(key));
-            }
-        }
-        page
-    }
-}
-
-impl Object {
-    fn listed(&self, key: &ObjectKey) -> Listed {
-        Listed {
-            key: key.to_string(),
-            etag: self.etag.clone(),
-            size: self.bytes.len() as u64,
-            modified: self.modified,
-            storage_class: self.headers.storage_class.clone(),
-        }
-    }
-}
-
-impl Part {
-    fn done(&self, number: u16) -> PartDone {
-        PartDone {
-            number,
-            etag: self.etag.clone(),
-            crc64: Some(crc_fast::checksum(
-                crc_fast::CrcAlgorithm::Crc64Nvme,
-                &self.bytes,
-            )),
-            size: Some(self.bytes.len() as u64),
-        }
-    }
-}
-
-/// The part of `bytes` that a range names; 416 where it begins behind the end.
-fn cut(bytes: &Bytes, range: Option<Range<u64>>) -> Result<(Range<u64>, Bytes)> {
-    let size = bytes.len() as u64;
-    let range = range.map_or(Ok(0..size), |range| {
-        let end = range.end.min(size);
-        let sound = range.start < end;
-        sound
-            .then_some(range.start..end)
-            .ok_or_else(|| invalid("InvalidRange"))
-    })?;
-    let place = |at: u64| usize::try_from(at).map_err(|_| invalid("InvalidRange"));
-    let bytes = bytes.slice(place(range.start)?..place(range.end)?);
-    Ok((range, bytes))
 }
 
 struct TwinBody {

@@ -88,17 +88,6 @@ impl Caps {
         }
     }
 
-    /// moto 5.2, the mock.
-    #[allow(dead_code)]
-    pub(crate) const fn moto() -> Self {
-        Self {
-            complete_conditions: false,
-            copy_if_match: false,
-            checksums: false,
-            ..Self::all()
-        }
-    }
-
     /// Garage 2.5: it ignores the conditions of all writes.
     #[allow(dead_code)]
     pub(crate) const fn garage() -> Self {

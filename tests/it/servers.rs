@@ -21,7 +21,7 @@ fn keeps_what_it_is_given(server: Server) {
     assert_eq!(seen.body, b"content");
     assert_eq!(seen.metadata["mode"], "33188");
     assert_eq!(seen.content_type, "text/plain");
-    assert_eq!(world.client.keys(""), [key.clone()]);
+    assert_eq!(world.client.keys(""), std::slice::from_ref(&key));
     assert!(world.client.has(&key));
     world.client.delete(&key);
     assert!(!world.client.has(&key));

@@ -1,1 +1,392 @@
+//! Each rule of the planner by itself; `any_order` has them all at once.
 
+mod any_order;
+
+use std::sync::Arc;
+
+use super::*;
+use crate::log::Refusal;
+use crate::types::{Attrs, ETag, Extent, Extents, FileNo, Generation, ObjectId, ObjectKey, Source};
+
+const KIB: u64 = 1024;
+
+fn key(text: &str) -> RelKey {
+    RelKey::parse(text).unwrap()
+}
+
+fn local(file: u64, len: u64) -> Extents {
+    let mut extents = Extents::default();
+    extents.put(Extent {
+        at: 0,
+        len,
+        from: Source::Local {
+            file: FileNo(file),
+            offset: 0,
+        },
+    });
+    extents
+}
+
+fn remote(of: &str, etag: &str) -> Extents {
+    let id = ObjectId {
+        key: ObjectKey::new(of),
+        etag: ETag::new(etag),
+    };
+    Extents::whole(id, 100)
+}
+
+fn object(extents: Extents) -> Want {
+    let len = extents.iter().map(Extent::end).max().unwrap_or(0);
+    Want::Object(Arc::new(Generation {
+        extents,
+        len,
+        attrs: Attrs::default(),
+    }))
+}
+
+fn version(etag: &str) -> Base {
+    Base::Version(ETag::new(etag))
+}
+
+/// A set of pending changes, their clock and the rules, to be varied by each test.
+struct Scene {
+    start: Instant,
+    pending: Vec<(RelKey, Pending)>,
+    busy: Busy,
+    rules: Rules,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            pending: Vec::new(),
+            busy: Busy::default(),
+            rules: Rules {
+                linger: Duration::from_secs(2),
+                order: Order::Dir,
+                upload_open: Duration::from_secs(300),
+                concurrency: 4,
+                hurry: false,
+            },
+        }
+    }
+
+    fn add(&mut self, at: &str, number: u64, want: Want, base: Base) -> &mut Pending {
+        let entry = Pending {
+            number: Seq(number),
+            want,
+            base,
+            since: self.start,
+            held: false,
+            urgent: false,
+            over_gone: false,
+            begun: false,
+            staged: None,
+            dead: None,
+        };
+        self.pending.push((key(at), entry));
+        &mut self.pending.last_mut().unwrap().1
+    }
+
+    fn in_flight(&mut self, at: &str, number: u64, staging: bool) {
+        let number = Seq(number);
+        self.busy.keys.insert(key(at), InFlight { number, staging });
+        self.busy.jobs += 1;
+    }
+
+    fn plan_at(&self, secs: u64) -> Plan {
+        let pending = self.pending.iter().cloned().collect();
+        let now = self.start + Duration::from_secs(secs);
+        plan(&pending, &self.busy, now, &self.rules)
+    }
+
+    /// The jobs, in short, once all is due but not yet what is held.
+    fn jobs(&self) -> Vec<String> {
+        shown(&self.plan_at(10))
+    }
+}
+
+fn shown(plan: &Plan) -> Vec<String> {
+    let name = |job: &Job| match job {
+        Job::Send { key, .. } => format!("send {key}"),
+        Job::Stage { key, .. } => format!("stage {key}"),
+        Job::Finish { key, .. } => format!("finish {key}"),
+        Job::Remove { key, .. } => format!("remove {key}"),
+        Job::Drop { key, .. } => format!("drop {key}"),
+        Job::RemoveBatch(all) => {
+            let keys: Vec<_> = all.iter().map(|(key, _)| key.as_str()).collect();
+            format!("batch {}", keys.join(" "))
+        }
+    };
+    plan.jobs.iter().map(name).collect()
+}
+
+#[test]
+fn a_change_lingers_and_the_plan_says_when_to_come_again() {
+    let mut scene = Scene::new();
+    scene.add("a", 1, object(local(1, 9)), Base::Absent);
+    let plan = scene.plan_at(1);
+    assert_eq!(shown(&plan), [""; 0]);
+    assert_eq!(plan.next, Some(scene.start + Duration::from_secs(2)));
+    assert!(!plan.drained);
+    assert_eq!(shown(&scene.plan_at(2)), ["send a"]);
+    scene.rules.hurry = true;
+    assert_eq!(shown(&scene.plan_at(0)), ["send a"]);
+}
+
+#[test]
+fn what_is_held_open_is_sent_after_upload_open_and_not_sooner_in_a_hurry() {
+    let mut scene = Scene::new();
+    scene.add("a", 1, object(local(1, 9)), Base::Absent).held = true;
+    scene.rules.hurry = true;
+    let plan = scene.plan_at(299);
+    assert_eq!((shown(&plan).len(), plan.drained), (0, true));
+    assert_eq!(plan.next, Some(scene.start + Duration::from_secs(300)));
+    assert_eq!(shown(&scene.plan_at(300)), ["send a"]);
+}
+
+#[test]
+fn what_is_open_dead_in_flight_or_resting_is_never_planned() {
+    let mut scene = Scene::new();
+    let attrs = Box::default();
+    scene.add("open", 1, Want::Open { attrs, file: None }, Base::Absent);
+    let dead = scene.add("dead", 2, Want::Gone, version("1"));
+    dead.dead = Some(Refusal::Denied("no".into()));
+    assert!(scene.plan_at(10).drained);
+    scene.add("x/flying", 3, object(local(1, 9)), Base::Absent);
+    scene.in_flight("x/flying", 3, false);
+    scene.add("y/resting", 4, object(local(2, 9)), Base::Absent);
+    let until = scene.start + Duration::from_secs(99);
+    scene.busy.resting.insert(key("y/resting"), until);
+    let plan = scene.plan_at(10);
+    assert_eq!((shown(&plan).len(), plan.drained), (0, false));
+    assert_eq!(plan.next, Some(until));
+}
+
+#[test]
+fn an_idle_drain_asks_for_no_timer() {
+    let scene = Scene::new();
+    let idle = Plan {
+        drained: true,
+        ..Plan::default()
+    };
+    assert_eq!(scene.plan_at(10), idle);
+}
+
+#[test]
+fn what_never_was_in_the_bucket_is_dropped_without_a_request() {
+    let mut scene = Scene::new();
+    scene.add("a", 1, Want::Gone, Base::Absent);
+    assert_eq!(scene.jobs(), ["drop a"]);
+}
+
+#[test]
+fn a_directory_is_dropped_only_when_nothing_is_pending_below_it() {
+    let mut scene = Scene::new();
+    scene.add("d/", 1, Want::Gone, Base::Absent);
+    scene.add("d/x", 2, Want::Gone, version("1"));
+    assert_eq!(scene.jobs(), ["remove d/x"]);
+    scene.pending.pop();
+    assert_eq!(scene.jobs(), ["drop d/"]);
+}
+
+#[test]
+fn a_removal_is_sent_when_an_answer_or_an_upload_may_have_been_lost() {
+    let mut scene = Scene::new();
+    scene.add("a", 1, Want::Gone, Base::Absent).begun = true;
+    assert_eq!(scene.jobs(), ["remove a"]);
+    scene.pending.clear();
+    scene.add("a", 1, Want::Gone, Base::Absent).staged = Some((Seq(1), "u".into(), vec![]));
+    assert_eq!(scene.jobs(), ["remove a"]);
+}
+
+#[test]
+fn several_removals_travel_in_one_request_and_a_single_one_is_guarded() {
+    let mut scene = Scene::new();
+    scene.add("d/a", 1, Want::Gone, version("1"));
+    assert_eq!(scene.jobs(), ["remove d/a"]);
+    scene.add("d/b", 2, Want::Gone, version("2"));
+    scene.add("e/c", 3, Want::Gone, version("3"));
+    scene.add("e/d", 4, Want::Gone, version("3")).begun = true;
+    assert_eq!(scene.jobs(), ["batch d/a d/b e/c"]);
+    scene.rules.order = Order::None;
+    assert_eq!(scene.jobs(), ["remove e/d", "batch d/a d/b e/c"]);
+}
+
+#[test]
+fn a_batch_has_at_most_a_thousand_keys() {
+    let mut scene = Scene::new();
+    for i in 0..1200 {
+        scene.add(&format!("d/{i:04}"), i, Want::Gone, version("1"));
+    }
+    let plan = scene.plan_at(10);
+    let [Job::RemoveBatch(all)] = plan.jobs.as_slice() else {
+        panic!("one batch, not {:?}", plan.jobs.len())
+    };
+    assert_eq!(all.len(), BATCH_MAX);
+}
+
+#[test]
+fn in_one_directory_publishes_go_by_number_and_directories_do_not_wait_for_each_other() {
+    let mut scene = Scene::new();
+    scene.add("d/data", 1, object(local(1, 9)), Base::Absent);
+    scene.add("d/done", 2, object(local(2, 9)), Base::Absent);
+    scene.add("e/data", 3, object(local(3, 9)), Base::Absent);
+    scene.add("d/old", 4, Want::Gone, version("1"));
+    assert_eq!(scene.jobs(), ["send d/data", "send e/data"]);
+    scene.rules.order = Order::None;
+    assert_eq!(
+        scene.jobs(),
+        ["send d/data", "send d/done", "send e/data", "remove d/old"]
+    );
+}
+
+#[test]
+fn a_publish_in_flight_holds_back_its_directory_also_when_it_was_superseded() {
+    let mut scene = Scene::new();
+    scene.add("d/b", 2, object(local(2, 9)), Base::Absent);
+    scene.add("d/a", 3, object(local(3, 9)), Base::Absent);
+    scene.in_flight("d/a", 1, false);
+    assert_eq!(scene.jobs(), [""; 0]);
+}
+
+#[test]
+fn dead_and_held_changes_do_not_hold_back_their_directory() {
+    let mut scene = Scene::new();
+    let dead = scene.add("a", 1, object(local(1, 9)), Base::Absent);
+    dead.dead = Some(Refusal::Quota("full".into()));
+    scene.add("b", 2, object(local(2, 9)), Base::Absent).held = true;
+    scene.add("c", 3, object(local(3, 9)), Base::Absent);
+    assert_eq!(scene.jobs(), ["send c"]);
+}
+
+#[test]
+fn a_rename_sends_the_new_name_before_the_old_one_goes() {
+    let mut scene = Scene::new();
+    scene.add("a", 1, Want::Gone, version("1"));
+    scene.add("b", 1, object(remote("a", "1")), Base::Absent);
+    assert_eq!(scene.jobs(), ["send b"]);
+    scene.pending.pop();
+    assert_eq!(scene.jobs(), ["remove a"]);
+}
+
+#[test]
+fn who_reads_another_version_than_the_one_that_goes_is_not_waited_for() {
+    let mut scene = Scene::new();
+    scene.add("a", 1, Want::Gone, version("2"));
+    scene.add("d/b", 2, object(remote("a", "1")), Base::Absent);
+    assert_eq!(scene.jobs(), ["send d/b", "remove a"]);
+}
+
+#[test]
+fn an_exchange_is_cut_by_staging_one_side() {
+    let mut scene = Scene::new();
+    scene.add("a", 1, object(remote("b", "2")), version("1"));
+    scene.add("b", 1, object(remote("a", "1")), version("2"));
+    assert_eq!(scene.jobs(), ["stage b"]);
+    scene.in_flight("b", 1, true);
+    assert_eq!(scene.jobs(), [""; 0]);
+    scene.busy = Busy::default();
+    scene.pending[1].1.staged = Some((Seq(1), "u".into(), vec![]));
+    assert_eq!(scene.jobs(), ["send a"]);
+    scene.pending.remove(0);
+    assert_eq!(scene.jobs(), ["send b"]);
+}
+
+#[test]
+fn a_copy_behind_a_change_of_its_source_in_the_same_directory_is_staged() {
+    let mut scene = Scene::new();
+    scene.add("a", 1, object(local(1, 9)), version("1"));
+    scene.add("b", 2, object(remote("a", "1")), Base::Absent);
+    assert_eq!(scene.jobs(), ["stage b"]);
+    scene.rules.order = Order::None;
+    assert_eq!(scene.jobs(), ["send b"]);
+}
+
+#[test]
+fn parts_staged_for_an_older_generation_do_not_count() {
+    let mut scene = Scene::new();
+    scene.add("a", 1, Want::Gone, version("1"));
+    let reader = scene.add("d/b", 2, object(remote("a", "1")), Base::Absent);
+    reader.staged = Some((Seq(1), "u".into(), vec![]));
+    assert_eq!(scene.jobs(), ["finish d/b"]);
+    scene.pending[1].1.staged = Some((Seq(2), String::new(), vec![]));
+    assert_eq!(scene.jobs(), ["send d/b"]);
+}
+
+#[test]
+fn an_older_upload_has_its_old_turn_and_is_finished_also_where_nothing_is_wanted() {
+    let mut scene = Scene::new();
+    scene.add("a", 2, object(remote("gone", "1")), Base::Absent);
+    scene.add("b", 3, Want::Gone, Base::Absent).staged = Some((Seq(1), "u".into(), vec![]));
+    scene.add("c", 4, object(local(1, 9)), Base::Absent);
+    assert_eq!(scene.jobs(), ["send a", "finish b"]);
+    // Nobody needs a version of another key: the upload is only aborted.
+    scene.pending.remove(0);
+    assert_eq!(scene.jobs(), ["remove b"]);
+}
+
+#[test]
+fn an_older_upload_is_not_finished_over_a_version_that_the_newer_generation_needs() {
+    let mut scene = Scene::new();
+    let entry = scene.add("a", 2, object(remote("a", "1")), version("1"));
+    entry.staged = Some((Seq(1), "u".into(), vec![]));
+    assert_eq!(scene.jobs(), ["send a"]);
+}
+
+#[test]
+fn what_a_dead_change_still_needs_is_parked_and_nobody_waits_for_it() {
+    let mut scene = Scene::new();
+    let dead = scene.add("c", 1, object(remote("b", "1")), Base::Absent);
+    dead.dead = Some(Refusal::Denied("no".into()));
+    scene.add("b", 2, object(remote("a", "1")), version("1"));
+    scene.add("a", 3, Want::Gone, version("1"));
+    let plan = scene.plan_at(10);
+    assert_eq!((shown(&plan).len(), plan.drained), (0, true));
+    scene.add("d", 4, object(local(1, 9)), Base::Absent);
+    assert_eq!(scene.jobs(), ["send d"]);
+}
+
+#[test]
+fn bytes_that_an_earlier_change_sends_are_waited_for_and_copied() {
+    let mut scene = Scene::new();
+    scene.add("x/a", 1, object(local(1, 64 * KIB)), Base::Absent);
+    scene.add("y/b", 2, object(local(1, 64 * KIB)), Base::Absent);
+    assert_eq!(scene.jobs(), ["send x/a"]);
+    scene.pending[0].1.held = true;
+    assert_eq!(scene.jobs(), ["send y/b"]);
+}
+
+#[test]
+fn a_few_shared_bytes_are_not_waited_for() {
+    let mut scene = Scene::new();
+    scene.add("x/a", 1, object(local(1, 64 * KIB - 1)), Base::Absent);
+    scene.add("y/b", 2, object(local(1, 64 * KIB - 1)), Base::Absent);
+    assert_eq!(scene.jobs(), ["send x/a", "send y/b"]);
+}
+
+#[test]
+fn no_more_jobs_are_planned_than_may_be_in_flight() {
+    let mut scene = Scene::new();
+    for i in 0..9 {
+        scene.add(&format!("{i}/f"), i, object(local(i, 9)), Base::Absent);
+    }
+    assert_eq!(scene.jobs().len(), 4);
+    scene.in_flight("0/f", 0, false);
+    assert_eq!(scene.jobs(), ["send 1/f", "send 2/f", "send 3/f"]);
+}
+
+#[test]
+fn a_long_queue_behind_one_directory_is_not_walked_while_something_is_in_flight() {
+    let mut scene = Scene::new();
+    for i in 0..2000 {
+        scene.add(&format!("d/{i:04}"), i, object(local(i, 9)), Base::Absent);
+    }
+    scene.add("e/f", 5000, object(local(5000, 9)), Base::Absent);
+    assert_eq!(scene.jobs(), ["send d/0000"]);
+    // Nothing can go in d: then all of the queue is looked at.
+    let until = scene.start + Duration::from_secs(99);
+    scene.busy.resting.insert(key("d/0000"), until);
+    assert_eq!(scene.jobs(), ["send e/f"]);
+}

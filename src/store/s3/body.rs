@@ -24,9 +24,9 @@ const FRAME: u64 = 256 << 10;
 
 /// Why the local disk did not give the payload, if it did not.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Fault(Arc<OnceLock<i32>>);
+pub(super) struct DiskFault(Arc<OnceLock<i32>>);
 
-impl Fault {
+impl DiskFault {
     /// The disk's error if there was one, else `other`: it hides behind a broken connection.
     pub(super) fn or(&self, other: StoreError) -> StoreError {
         self.0.get().map_or(other, |errno| StoreError::Disk(*errno))
@@ -34,8 +34,8 @@ impl Fault {
 }
 
 /// The body of a PUT. The fault is filled when the source fails.
-pub(super) fn framed(payload: &Payload) -> (ByteStream, Fault) {
-    let (payload, fault) = (payload.clone(), Fault::default());
+pub(super) fn framed(payload: &Payload) -> (ByteStream, DiskFault) {
+    let (payload, fault) = (payload.clone(), DiskFault::default());
     let slot = fault.clone();
     let body = move || {
         SdkBody::from_body_1_x(Framed {
@@ -50,7 +50,7 @@ pub(super) fn framed(payload: &Payload) -> (ByteStream, Fault) {
 
 struct Framed {
     payload: Payload,
-    fault: Fault,
+    fault: DiskFault,
     at: u64,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
 }

@@ -38,14 +38,16 @@ use tokio::time::timeout;
 use self::error::{Doubt, Failure};
 use self::wire::{Provider, Seen, Trim};
 use super::{
-    Class, CopyRequest, Download, ListPage, ListRequest, ObjectStore, Op, PartDone, Payload,
-    Result, StoreError, UploadId,
+    CopyRequest, Download, ListPage, ListRequest, ObjectStore, Op, PartDone, Payload, Result,
+    StoreError, UploadId,
 };
 use crate::creds::Leases;
 use crate::types::{ETag, Headers, ObjectId, ObjectKey, ObjectMeta, Precondition};
 
-/// How long one request without data may take (the SDK would call it the attempt timeout).
-const META_ATTEMPT: Duration = Duration::from_secs(30);
+/// How long one request may take (the SDK would call it the attempt timeout) whose answer is short.
+const SHORT_ATTEMPT: Duration = Duration::from_secs(30);
+/// The same of a listing: a page is 330 KB, which are 83 s at 32 kbit/s.
+const LIST_ATTEMPT: Duration = Duration::from_secs(180);
 
 /// Which bucket, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,13 +175,17 @@ async fn attempt<T>(
     op: Op,
     request: impl Future<Output = std::result::Result<T, Failure>> + Send,
 ) -> std::result::Result<T, Failure> {
-    match op.class() {
-        Class::Meta => timeout(META_ATTEMPT, request).await.unwrap_or_else(|_| {
-            let text = format!("no answer to {op} in {} s", META_ATTEMPT.as_secs());
-            Err(StoreError::Link(text).into())
-        }),
-        Class::Work | Class::Up | Class::Down => request.await,
-    }
+    let limit = match op {
+        Op::Head | Op::CreateMultipart | Op::Abort | Op::Delete | Op::DeleteBatch => SHORT_ATTEMPT,
+        Op::List | Op::ListParts => LIST_ATTEMPT,
+        Op::Get | Op::Put | Op::UploadPart | Op::Complete | Op::Copy | Op::CopyPart => {
+            return request.await;
+        }
+    };
+    timeout(limit, request).await.unwrap_or_else(|_| {
+        let text = format!("no answer to {op} in {} s", limit.as_secs());
+        Err(StoreError::Link(text).into())
+    })
 }
 
 /// A size as the SDK wants it.
