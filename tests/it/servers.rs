@@ -77,7 +77,12 @@ fn adapter(world: &World) -> Arc<dyn ObjectStore> {
         path_style: true,
     };
     let base = net.sdk_config(&spec.region);
-    Arc::new(S3Store::new(&config, net.http_client(), &base, Arc::new(keeper)))
+    Arc::new(S3Store::new(
+        &config,
+        net.http_client(),
+        &base,
+        Arc::new(keeper),
+    ))
 }
 
 fn keeps_the_contract(server: Server, caps: Caps) {
