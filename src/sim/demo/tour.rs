@@ -192,8 +192,8 @@ impl Tour<'_> {
 
 /// Runs a command in `dir`, on a thread of its own: all that serves the mount stays free.
 async fn carried_out(command: &str, dir: &Path) -> Result<Output, Failed> {
-    // The child enters the mount, not a thread of ours on its way to `exec`. Ours is a daemon's
-    // umask, which a shell in front of it would not have.
+    // The child enters the mount, not a thread of ours on its way to `exec`.
+    // The demo keeps its own files from others; what the visitor makes is as usual.
     let entered = format!("umask 022; cd {} && {{ {command}\n}}", shown(dir));
     let mut child = Command::new("timeout");
     child.args(["-k", "1", COMMAND, "sh", "-c", &entered]);
