@@ -105,7 +105,10 @@ impl Daemon {
         .await??;
         match check::bucket(&config.place, &world.once, &world.leases).await {
             Verdict::Fine => {}
-            Verdict::Offline(why) => tracing::warn!(%why, "mounted offline"),
+            Verdict::Offline(why) => {
+                tracing::warn!(%why, "mounted offline");
+                core.fs.starts_offline();
+            }
             Verdict::Refused(line) => return Err(Failure::Mount(line)),
         }
         let options = options(&config);
