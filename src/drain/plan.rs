@@ -240,8 +240,8 @@ impl<'a> Scan<'a> {
         if entry.dead.is_some() {
             return true;
         }
-        if let Some(older) = self.unfinished(key, entry) {
-            return self.look_at_older(key, entry, older);
+        if self.is_unfinished(key, entry) {
+            return self.look_at_older(key, entry);
         }
         if matches!(entry.want, Want::Open { .. }) {
             return true;
@@ -284,14 +284,13 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The older generation whose upload is to be finished first.
-    fn unfinished(&self, key: &RelKey, entry: &Pending) -> Option<Seq> {
-        let (older, ..) = staged(entry).filter(|(number, ..)| *number != entry.number)?;
-        let is_needed = match &entry.want {
-            Want::Object(_) => is_older_first(key, entry),
-            Want::Open { .. } | Want::Gone => self.waits.has_readers(),
-        };
-        is_needed.then_some(older)
+    /// Whether the upload of an older generation is to be finished first.
+    fn is_unfinished(&self, key: &RelKey, entry: &Pending) -> bool {
+        staged(entry).is_some_and(|(number, ..)| number != entry.number)
+            && match &entry.want {
+                Want::Object(_) => is_older_first(key, entry),
+                Want::Open { .. } | Want::Gone => self.waits.has_readers(),
+            }
     }
 
     /// Whether it has an older upload that is not to be finished now, but may be the only one to
@@ -305,13 +304,13 @@ impl<'a> Scan<'a> {
             && self.busy.keys.iter().any(|(key, job)| replaces(key, job))
     }
 
-    /// It has the turn that it had by its own number.
-    fn look_at_older(&mut self, key: &'a RelKey, entry: &'a Pending, older: Seq) -> bool {
+    /// It does not wait for its turn in the directory: who is before it may wait for it.
+    fn look_at_older(&mut self, key: &'a RelKey, entry: &'a Pending) -> bool {
         let rests = self.resting(key);
         if let Some(until) = rests {
             self.wake(until);
         }
-        if self.is_busy(key) || rests.is_some() || self.turns.blocks(key, older, false) {
+        if self.is_busy(key) || rests.is_some() {
             return self.must_wait(key, entry);
         }
         if let Some(go_on) = self.waits_for_readers(key, entry) {
@@ -401,6 +400,9 @@ impl<'a> Scan<'a> {
             if self.is_busy(reader)
                 || due(entry, self.rules) > self.now
                 || self.resting(reader).is_some()
+                || self.may_be_needed(entry)
+                || (self.is_unfinished(reader, entry)
+                    && self.waits.readers(reader, entry).is_empty())
             {
                 continue;
             }

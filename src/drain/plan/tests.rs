@@ -314,7 +314,7 @@ fn parts_staged_for_an_older_generation_do_not_count() {
 }
 
 #[test]
-fn an_older_upload_has_its_old_turn_and_is_finished_also_where_nothing_is_wanted() {
+fn an_older_upload_does_not_wait_for_its_turn_and_is_finished_also_where_nothing_is_wanted() {
     let mut scene = Scene::new();
     scene.add("a", 2, object(remote("gone", "1")), Base::Absent);
     scene.add("b", 3, Want::Gone, Base::Absent).staged = Some((Seq(1), "u".into(), vec![]));

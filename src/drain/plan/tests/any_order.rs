@@ -255,17 +255,17 @@ impl World {
 
     /// Nothing earlier of the same directory still has to be published when `job` starts to.
     fn assert_turn(&self, job: &Job) {
-        if self.order == Order::None || matches!(job, Job::Stage { .. } | Job::Drop { .. }) {
+        let is_free = matches!(
+            job,
+            Job::Stage { .. } | Job::Finish { .. } | Job::Drop { .. }
+        );
+        if self.order == Order::None || is_free {
             return;
         }
         let mine = job.keys();
         for (key, number) in &mine {
-            let number = match job {
-                Job::Finish { .. } => self.pending[key].staged.as_ref().unwrap().0,
-                _ => *number,
-            };
             for (other, entry) in &self.pending {
-                let is_earlier = entry.number < number && dir_of(other) == dir_of(key);
+                let is_earlier = entry.number < *number && dir_of(other) == dir_of(key);
                 let is_mine = mine.iter().any(|(key, _)| key == other);
                 let is_passed = is_earlier && !is_mine && !is_nothing(entry);
                 assert!(!is_passed, "{key} passes {other}");
@@ -310,13 +310,13 @@ impl World {
     }
 
     fn end(&mut self, job: &Job) {
-        self.resting.clear();
         match job {
             Job::Send { key, number } => self.end_send(key, *number),
             Job::Stage { key, number } => {
                 let Some(bytes) = self.found(key, *number) else {
                     return;
                 };
+                self.resting.clear();
                 self.staged.insert((key.clone(), *number), bytes);
                 let entry = self.pending.get_mut(key);
                 if let Some(entry) = entry.filter(|entry| entry.number == *number) {
@@ -383,6 +383,7 @@ impl World {
     }
 
     fn settle(&mut self, key: &RelKey, number: Seq, base: Base) {
+        self.resting.clear();
         match self.pending.get_mut(key) {
             Some(entry) if entry.number == number => {
                 self.pending.remove(key);
