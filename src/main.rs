@@ -1,2 +1,80 @@
-//! kryptonfs
-fn main() {}
+//! kryptonfs: mounts an S3 bucket as a directory. A match on the command.
+
+use std::process::ExitCode;
+
+use kryptonfs::cli::{self, Command};
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os()) {
+        Ok(Command::Mount { source, dir, given }) => cli::mount(&source, &dir, &given),
+        Ok(Command::Status { dir, json }) => cli::status(&dir, json),
+        Ok(Command::Drain { dir, timeout }) => cli::drain(&dir, timeout),
+        #[cfg(feature = "sim")]
+        Ok(Command::Demo { dir, tour_only }) => sim::demo(dir, tour_only),
+        #[cfg(feature = "sim")]
+        Ok(Command::Sim(args)) => sim::serve(args),
+        Err(wrong) => cli::wrong(&wrong),
+    }
+}
+
+#[cfg(feature = "sim")]
+mod sim {
+    use std::path::PathBuf;
+    use std::process::ExitCode;
+
+    use kryptonfs::cli::SimArgs;
+    use kryptonfs::daemon;
+    use kryptonfs::sim::{FixedKeys, ServeOptions, serve as serve_cloud};
+
+    /// The simulated cloud, a real mount and a tour, in this process.
+    pub(super) fn demo(dir: PathBuf, tour_only: bool) -> ExitCode {
+        match daemon::harden().and_then(|()| daemon::runtime()) {
+            Ok(runtime) => {
+                let code = runtime.block_on(kryptonfs::sim::demo::run(Some(dir), tour_only));
+                daemon::shut_down(runtime);
+                code
+            }
+            Err(error) => {
+                eprintln!("kryptonfs demo: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    /// The simulated cloud as a process of its own.
+    pub(super) fn serve(args: SimArgs) -> ExitCode {
+        match run(args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(line) => {
+                eprintln!("kryptonfs: {line}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn run(args: SimArgs) -> Result<(), String> {
+        let mut options = ServeOptions::new(args.dir);
+        options.http = args.http;
+        options.identity_policy = args.identity_policy;
+        if !args.buckets.is_empty() {
+            options.buckets = args.buckets;
+        }
+        if let Some(region) = args.region {
+            options.region = region;
+        }
+        if let Some(life) = args.lease_life {
+            options.lease_life = life;
+        }
+        if let Some(file) = args.fixed_keys {
+            let text = std::fs::read_to_string(&file)
+                .map_err(|error| format!("{}: {error}", file.display()))?;
+            options.fixed_keys = Some(text.trim().parse::<FixedKeys>()?);
+        }
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .and_then(|runtime| runtime.block_on(serve_cloud(options)))
+            .map_err(|error| error.to_string())
+    }
+}

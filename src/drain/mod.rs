@@ -31,8 +31,8 @@ use tokio::sync::watch;
 use crate::log::Log;
 use crate::read::Reader;
 use crate::store::ObjectStore;
-use crate::tree::Tree;
-use crate::types::{Sse, Want};
+use crate::tree::{Pending, Tree};
+use crate::types::{Extent, Source, Sse, Want};
 use hands::Hands;
 
 pub use conflict::ConflictPolicy;
@@ -106,10 +106,12 @@ impl Default for Caps {
 pub struct DrainStatus {
     /// Changes that are to be sent, those in flight among them.
     pub waiting: usize,
+    /// Bytes of them that are here only.
+    pub waiting_bytes: u64,
     /// Jobs in flight.
     pub in_flight: usize,
-    /// Changes that S3 refuses for good.
-    pub dead: usize,
+    /// Changes that S3 refuses for good: which, and why.
+    pub refused: Vec<(String, String)>,
     /// How long the oldest of the waiting has waited.
     pub oldest_age: Option<Duration>,
     /// What failed last, and when.
@@ -199,21 +201,24 @@ impl Handle {
     pub fn status(&self) -> DrainStatus {
         let hands = &self.hands;
         let now = hands.tree.clock();
-        let (mut waiting, mut dead, mut oldest) = (0, 0, None);
+        let (mut waiting, mut waiting_bytes, mut oldest) = (0, 0, None);
+        let mut refused = Vec::new();
         hands.tree.pending(|all| {
-            for (_, entry) in all.below("") {
-                if entry.dead.is_some() {
-                    dead += 1;
+            for (key, entry) in all.below("") {
+                if let Some(reason) = &entry.dead {
+                    refused.push((key.to_string(), reason.to_string()));
                 } else if !matches!(entry.want, Want::Open { .. }) {
                     waiting += 1;
+                    waiting_bytes += local_bytes(entry);
                     oldest = oldest.max(Some(now.saturating_duration_since(entry.since)));
                 }
             }
         });
         DrainStatus {
             waiting,
+            waiting_bytes,
             in_flight: hands.in_flight.load(Ordering::Relaxed),
-            dead,
+            refused,
             oldest_age: oldest,
             last_error: hands.last_error.lock().clone(),
             conflicts: hands.conflicts.load(Ordering::Relaxed),
@@ -230,4 +235,12 @@ impl Handle {
         // The loop drops its side when it has ended.
         while answer.changed().await.is_ok() {}
     }
+}
+
+fn local_bytes(entry: &Pending) -> u64 {
+    let local = |extent: &&Extent| matches!(extent.from, Source::Local { .. });
+    let extents = entry.generation().map(|generation| &generation.extents);
+    extents.map_or(0, |all| {
+        all.iter().filter(local).map(|extent| extent.len).sum()
+    })
 }

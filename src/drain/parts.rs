@@ -274,12 +274,16 @@ impl Hands {
             Piece::Copy { object, range } => {
                 let (store, range) = (&self.store, range.clone());
                 let copied = store.copy_part(&work.object, upload, number, object, range);
-                copied.await.map_err(|error| match error {
+                let done = copied.await.map_err(|error| match error {
                     StoreError::Stale | StoreError::Precondition | StoreError::NotFound => {
                         Fail::SourceGone
                     }
                     error => error.into(),
-                })
+                })?;
+                // A copy without a range is the whole file, and S3 does not say how long it is:
+                // whoever completes would have to ask.
+                let size = done.size.or(Some(work.generation.len));
+                Ok(PartDone { size, ..done })
             }
             Piece::Send { start, end } => {
                 let (payload, _fetched) = self.payload(&work.generation, *start, *end).await?;

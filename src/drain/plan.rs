@@ -140,7 +140,7 @@ pub(super) struct Plan {
 
 /// When an entry may be carried out as far as time goes.
 pub(super) fn due(entry: &Pending, rules: &Rules) -> Instant {
-    let wait = match (entry.held, rules.hurry) {
+    let wait = match (entry.held, rules.hurry || entry.urgent) {
         (true, _) => rules.upload_open,
         (false, true) => Duration::ZERO,
         (false, false) => rules.linger,

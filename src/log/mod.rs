@@ -1,15 +1,45 @@
 //! The append-only log and the spool it names: every acknowledged change, durable, in order.
+//!
+//! ```text
+//! DIR/lock       the daemon's pid; locked while it runs            bind.rs
+//! DIR/binding    whose spool it is                                 bind.rs
+//! DIR/log/       segments: frames of records, small files inline   frame.rs, commit.rs
+//! DIR/data/      data files: bytes of larger files                 spool.rs
+//! DIR/aside/     what could not be read, kept: SEGMENT-OFFSET-LENGTH.damaged or .torn (hex)
+//! DIR/partial/   data files no seal named, kept                    spool.rs
+//! ```
+//!
+//! Invariants:
+//! - acknowledged = `flushed` answered. Data a record names in a data file is flushed before the
+//!   record is appended, so a record on the disk never names bytes that are not;
+//! - a position (`Seq`) and a number (`FileNo`) are never given out twice in the life of a spool;
+//! - nothing that cannot be read is deleted: it is copied to `aside/` first and reported;
+//! - reading the log back changes nothing that reading it once did not.
 
+mod bind;
+mod boot;
+mod commit;
+mod error;
+mod frame;
+mod place;
 mod record;
+mod recover;
+mod room;
+mod segment;
+mod spool;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
+use crate::disk::Disk;
 use crate::types::{FileNo, MountId, Seq};
 
+use commit::Commit;
+use error::errno;
+
+pub use error::LogError;
 pub use record::{Change, Record, Refusal, SentObject};
+pub use spool::{DataFile, Spool};
 
 /// Whose spool it is. A spool with unsent data is refused for another binding.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -35,38 +65,39 @@ pub struct Config {
     pub disk_reserve: u64,
 }
 
-/// Why the log cannot go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogError {
-    /// Another daemon has it open (its pid if known).
-    Busy(Option<u32>),
-    /// It belongs to another binding and has unsent data; the text says what to do.
-    Foreign(String),
-    /// Written by a newer kryptonfs.
-    Newer(u32),
-    /// Owner, mode or kind of the folder is wrong; the text says what to do.
-    Unsafe(String),
-    /// No room: `ENOSPC`.
-    Full,
-    /// The disk failed with this errno. After a failed flush everything later fails with it.
-    Disk(i32),
-}
-
 /// The log. Cheap calls lock a leaf mutex; only `flushed` waits for the disk.
 #[derive(Debug)]
-pub struct Log;
+pub struct Log {
+    commit: Commit,
+    spool: Arc<Spool>,
+    disk: Disk,
+    mount: MountId,
+    set_aside: Vec<String>,
+}
 
 impl Log {
     /// Locks the folder, checks whose it is, replays what is in it (each record with its inline
-    /// data placed), cuts a torn tail off, sets the unreadable aside.
+    /// data placed), cuts a torn tail off, sets the unreadable aside. Blocking.
     ///
     /// # Errors
     /// See `LogError`.
     pub fn open(
-        _config: Config,
-        _replay: &mut dyn FnMut(Seq, Record),
+        config: Config,
+        replay: &mut dyn FnMut(Seq, Record),
     ) -> Result<Arc<Self>, LogError> {
-        todo!()
+        Self::open_on(Disk::default(), &config, replay)
+    }
+
+    /// As `open`, on a disk that is watched.
+    ///
+    /// # Errors
+    /// See `LogError`.
+    pub fn open_on(
+        disk: Disk,
+        config: &Config,
+        replay: &mut dyn FnMut(Seq, Record),
+    ) -> Result<Arc<Self>, LogError> {
+        boot::open(disk, config, replay).map(Arc::new)
     }
 
     /// Appends `record` with `inline`, the bytes its `FileNo::INLINE` extents name by offset.
@@ -74,143 +105,69 @@ impl Log {
     /// be read at once; they are durable after `flushed(seq)`.
     ///
     /// # Errors
-    /// `Full`, `Disk`. Nothing is appended then.
-    pub fn append(&self, _record: Record, _inline: &[u8]) -> Result<(Seq, Record), LogError> {
-        todo!()
+    /// `Full`, `Disk` (`EFBIG`: over 16 MiB; `EINVAL`: an inline extent outside of `inline`).
+    /// Nothing is appended then.
+    pub fn append(&self, record: Record, inline: &[u8]) -> Result<(Seq, Record), LogError> {
+        if !place::fits(&record, inline.len() as u64) {
+            return Err(LogError::Disk(libc::EINVAL));
+        }
+        let bytes = postcard::to_stdvec(&record).map_err(|_| LogError::Disk(libc::EINVAL))?;
+        let frame = frame::Unplaced::new(&bytes, inline).ok_or(LogError::Disk(libc::EFBIG))?;
+        let (seq, segment, at) = self.commit.append(frame)?;
+        Ok((seq, place::placed(record, segment, at)))
     }
 
     /// Waits until all up to `seq` is durable; concurrent callers share a flush.
     ///
     /// # Errors
-    /// `Disk`, for ever, once a flush failed.
-    pub async fn flushed(&self, _seq: Seq) -> Result<(), LogError> {
-        todo!()
+    /// `Disk`, for ever, once a flush failed (for what was not durable before).
+    pub async fn flushed(&self, seq: Seq) -> Result<(), LogError> {
+        self.commit.flushed(seq).await
     }
 
-    /// Starts a new segment and answers its number: what is appended from now on lies there.
+    /// Starts a new segment and answers its number: what is appended from now on lies there. May
+    /// pass `spool_max` by one segment: it is how room is made.
     ///
     /// # Errors
     /// `Full`, `Disk`.
     pub fn rotate(&self) -> Result<FileNo, LogError> {
-        todo!()
+        self.commit.rotate()
     }
 
-    /// Removes all segments before `segment`. The caller has made sure that nothing in them is
-    /// needed any more and that what replaces them is flushed.
+    /// Removes all segments before `segment` (never the current one). The caller has made sure
+    /// that nothing in them is needed any more and that what replaces them is flushed. Blocking.
     ///
     /// # Errors
     /// `Disk`.
-    pub fn drop_before(&self, _segment: FileNo) -> Result<(), LogError> {
-        todo!()
+    pub fn drop_before(&self, segment: FileNo) -> Result<(), LogError> {
+        self.commit.drop_before(segment)
     }
 
     /// Bytes of all segments in use.
     pub fn size(&self) -> u64 {
-        todo!()
+        self.commit.size()
     }
 
     /// This spool's identity.
     pub fn mount_id(&self) -> MountId {
-        todo!()
+        self.mount
     }
 
     /// The data files (and the segments, for reading).
     pub fn spool(&self) -> &Arc<Spool> {
-        todo!()
+        &self.spool
     }
 
-    /// What was found unreadable and set aside at start, in words.
+    /// The disk it is on, which counts the flushes.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// What was found unreadable and set aside, at this start or an earlier one, in words.
     pub fn set_aside(&self) -> Vec<String> {
-        todo!()
+        self.set_aside.clone()
     }
 }
 
-/// The data files.
-#[derive(Debug)]
-pub struct Spool;
-
-impl Spool {
-    /// A new data file for one draft. It is already in the directory durably (made in advance).
-    ///
-    /// # Errors
-    /// `ENOSPC` at `spool_max` or `disk_reserve`.
-    pub fn create(&self) -> std::io::Result<DataFile> {
-        todo!()
-    }
-
-    /// `len` bytes of a data file or segment from `offset` on; zeros for holes in the file, an
-    /// error (`UnexpectedEof`) behind its end. Blocking.
-    ///
-    /// # Errors
-    /// Of the disk.
-    pub fn read_at(&self, _file: FileNo, _offset: u64, _len: usize) -> std::io::Result<Bytes> {
-        todo!()
-    }
-
-    /// Where a data file is (to be hard-linked into the cache).
-    pub fn path(&self, _file: FileNo) -> PathBuf {
-        todo!()
-    }
-
-    /// Whether a draft still writes to it (a `DataFile` of it is alive).
-    pub fn has_writer(&self, _file: FileNo) -> bool {
-        todo!()
-    }
-
-    /// Removes a data file that no generation names.
-    ///
-    /// # Errors
-    /// Of the disk.
-    pub fn remove(&self, _file: FileNo) -> std::io::Result<()> {
-        todo!()
-    }
-
-    /// All data files there are (without those made in advance).
-    pub fn files(&self) -> Vec<FileNo> {
-        todo!()
-    }
-
-    /// Keeps a data file under `partial/` with a note of the name it was written for.
-    ///
-    /// # Errors
-    /// Of the disk.
-    pub fn set_aside(&self, _file: FileNo, _name: &str) -> std::io::Result<()> {
-        todo!()
-    }
-
-    /// What lies under `partial/`: name it was written for, bytes.
-    pub fn partials(&self) -> Vec<(String, u64)> {
-        todo!()
-    }
-
-    /// Bytes of data files and log, and the cap.
-    pub fn usage(&self) -> (u64, u64) {
-        todo!()
-    }
-}
-
-/// A data file being written. Write-once from seal to seal: the caller never overwrites what a
-/// sealed generation names.
-#[derive(Debug)]
-pub struct DataFile;
-
-impl DataFile {
-    /// Its number.
-    pub fn number(&self) -> FileNo {
-        todo!()
-    }
-    /// Writes all of `data` at `offset`. Blocking (page cache).
-    ///
-    /// # Errors
-    /// `ENOSPC` at `spool_max` or `disk_reserve`; of the disk.
-    pub fn write_at(&self, _data: &[u8], _offset: u64) -> std::io::Result<()> {
-        todo!()
-    }
-    /// fdatasync. After a failure every later flush of this file fails too. Blocking.
-    ///
-    /// # Errors
-    /// Of the disk.
-    pub fn flush(&self) -> std::io::Result<()> {
-        todo!()
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,16 @@ pub enum Refusal {
     Invalid(String),
 }
 
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Denied(text) => write!(f, "access denied: {text}"),
+            Self::Quota(text) => write!(f, "quota exceeded: {text}"),
+            Self::Invalid(text) => write!(f, "refused as invalid: {text}"),
+        }
+    }
+}
+
 /// A record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Record {

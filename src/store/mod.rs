@@ -6,7 +6,16 @@
 //! - every call ends: `retry` bounds it by a total deadline that restarts with progress;
 //! - an error is a decision for the caller, never a text to be matched.
 
+pub mod counted;
 mod error;
+pub mod fault;
+pub mod layer;
+pub mod limit;
+mod op;
+pub mod prefix;
+pub mod retry;
+pub mod s3;
+pub mod twin;
 
 use std::fmt;
 use std::io;
@@ -19,6 +28,7 @@ use bytes::Bytes;
 use crate::types::{ETag, Headers, ObjectId, ObjectKey, ObjectMeta, Precondition};
 
 pub use error::StoreError;
+pub use op::{Class, Op};
 
 /// What a store call answers.
 pub type Result<T> = std::result::Result<T, StoreError>;

@@ -1,22 +1,120 @@
 //! What is visible: fold(remote snapshot, pending log). One lock; memory order is log order.
+//!
+//! Invariants:
+//! - a change is checked, appended and applied in one step under the lock (`change`, `record`), so
+//!   that what is visible is always what the log says, and a task dropped at any await leaves
+//!   nothing half done;
+//! - nothing in here waits: not for the network (it does not know it), not for a flush. Only
+//!   `compact`, on a blocking thread, flushes;
+//! - lock order: the caller's (inode, names) < this one < leaf locks of log and spool.
 
+mod compact;
+mod fold;
+mod guard;
+mod memory;
 mod pending;
+mod recover;
+mod remote;
+mod view;
 
-use std::time::Instant;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::log::{LogError, Record};
-use crate::types::{ObjectId, RelKey, Seq};
+use parking_lot::Mutex;
+use tokio::sync::watch;
 
-pub use pending::{Pending, PendingMap};
+use crate::log::{self, Change, Log, LogError, Record};
+use crate::types::{Attrs, Extents, FileNo, ObjectId, ObjectMeta, RelKey, RelPath, Seq};
+
+pub use fold::SHARED_MIN;
+use fold::State;
+pub use guard::{Asked, Pin};
+use memory::Memory;
+pub use pending::{Pending, PendingMap, Staged};
+pub use remote::Known;
+pub use view::{Content, Freshness, Node, Seen, View};
 
 /// The tree.
 #[derive(Debug)]
-pub struct Tree;
+pub struct Tree {
+    log: Arc<Log>,
+    ttl: Duration,
+    state: Mutex<State>,
+    changed: watch::Sender<u64>,
+}
+
+/// What a start found.
+#[derive(Debug)]
+pub struct Opened {
+    /// The tree.
+    pub tree: Arc<Tree>,
+    /// The log beneath it.
+    pub log: Arc<Log>,
+    /// Names whose writers had neither closed nor fsynced: their bytes are kept aside.
+    pub partials: Vec<String>,
+}
 
 impl Tree {
+    /// Opens the log, folds it, and sets aside what was never sealed. `memory`: the file of the
+    /// attribute memory.
+    ///
+    /// # Errors
+    /// Of the log.
+    pub fn open(config: log::Config, memory: &Path, ttl: Duration) -> Result<Opened, LogError> {
+        let now = now();
+        // The log makes the folder that the memory lies in, so records are kept until it has.
+        let mut records = Vec::new();
+        let log = Log::open(config, &mut |seq, record| records.push((seq, record)))?;
+        let mut state = State::new(Memory::open(memory));
+        for (seq, record) in records {
+            state.apply(seq, record, now);
+        }
+        let partials = recover::close_open_entries(&mut state, &log, now)?;
+        let tree = Arc::new(Self {
+            log: Arc::clone(&log),
+            ttl,
+            state: Mutex::new(state),
+            changed: watch::channel(0).0,
+        });
+        Ok(Opened {
+            tree,
+            log,
+            partials,
+        })
+    }
+
+    /// Looks at what is visible. No I/O and no waiting inside.
+    pub fn view<T>(&self, look: impl FnOnce(&View<'_>) -> T) -> T {
+        let state = self.state.lock();
+        look(&View::new(&state, now(), self.ttl))
+    }
+
+    /// Decides on changes, appends and applies them in one step. `decide` answers the changes and
+    /// their inline bytes; no changes: nothing is appended. Durable after `log.flushed` of the
+    /// answer.
+    ///
+    /// # Errors
+    /// Of `decide`, of the log.
+    pub fn change<E: From<LogError>>(
+        &self,
+        decide: impl FnOnce(&View<'_>) -> Result<(Vec<Change>, Vec<u8>), E>,
+    ) -> Result<Seq, E> {
+        let mut state = self.state.lock();
+        let (changes, inline) = decide(&View::new(&state, now(), self.ttl))?;
+        if changes.is_empty() {
+            return Ok(state.last);
+        }
+        let (seq, record) = self.log.append(Record::Set(changes), &inline)?;
+        state.apply(seq, record, now());
+        drop(state);
+        self.awake();
+        Ok(seq)
+    }
+
     /// Looks at what is pending, under the lock: no I/O and no waiting inside.
-    pub fn pending<T>(&self, _look: impl FnOnce(&PendingMap) -> T) -> T {
-        todo!()
+    pub fn pending<T>(&self, look: impl FnOnce(&PendingMap) -> T) -> T {
+        look(&self.state.lock().pending)
     }
 
     /// Appends one of the drain's records and applies it. `Sent`, `Removed` and so on of a change
@@ -24,57 +122,165 @@ impl Tree {
     ///
     /// # Errors
     /// Of the log.
-    pub fn record(&self, _record: Record) -> Result<Seq, LogError> {
-        todo!()
+    pub fn record(&self, record: Record) -> Result<Seq, LogError> {
+        let mut state = self.state.lock();
+        let (seq, record) = self.log.append(record, &[])?;
+        state.apply(seq, record, now());
+        drop(state);
+        self.awake();
+        Ok(seq)
     }
 
-    /// Awakes when something became pending, or ready earlier than it was.
-    pub fn changed(&self) -> tokio::sync::watch::Receiver<u64> {
-        todo!()
+    /// Awakes when something became pending, settled, or ready earlier than it was.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Whether a writer has the file at `path` open.
+    pub fn hold(&self, path: &RelPath, is_held: bool) {
+        let key = RelKey::file(path);
+        self.state
+            .lock()
+            .pending
+            .edit(&key, |entry| entry.held = is_held);
+        if !is_held {
+            self.awake();
+        }
+    }
+
+    /// Somebody waits for the change at `key`: it is sent without linger, even while held.
+    pub fn urge(&self, key: &RelKey) {
+        self.state
+            .lock()
+            .pending
+            .edit(key, |entry| (entry.urgent, entry.held) = (true, false));
+        self.awake();
+    }
+
+    /// Whether the change `number` at `key` is in the bucket or was superseded.
+    pub fn is_settled(&self, key: &RelKey, number: Seq) -> bool {
+        self.state
+            .lock()
+            .pending
+            .get(key)
+            .is_none_or(|entry| entry.number > number)
     }
 
     /// Attributes remembered of a version (own and learnt), for filling what a generation inherits.
-    pub fn remembered(&self, _object: &ObjectId) -> Option<crate::types::Attrs> {
-        todo!()
+    pub fn remembered(&self, object: &ObjectId) -> Option<Attrs> {
+        self.view(|view| view.remembered(object))
     }
 
     /// The version believed to be at a key.
-    pub fn known(&self, _key: &RelKey) -> Option<crate::types::ObjectMeta> {
-        todo!()
+    pub fn known(&self, key: &RelKey) -> Option<ObjectMeta> {
+        self.view(|view| Some(view.known(key)?.meta(key)))
+    }
+
+    /// Begins a question to the bucket.
+    pub fn ask(&self) -> Asked<'_> {
+        let mut state = self.state.lock();
+        let seq = state.last;
+        state.remote.asking(seq);
+        Asked {
+            tree: self,
+            seq,
+            started: now(),
+        }
+    }
+
+    /// The position a question to the bucket is asked at.
+    pub fn now(&self) -> Seq {
+        self.state.lock().last
     }
 
     /// What HEAD told of a key (`None`: absent) as of `asked`.
-    pub fn learn(&self, _key: &RelKey, _meta: Option<&crate::types::ObjectMeta>, _asked: Seq) {
-        todo!()
+    pub fn learn(&self, key: &RelKey, meta: Option<&ObjectMeta>, asked: Seq) {
+        let mut state = self.state.lock();
+        if let Some(ObjectMeta {
+            id,
+            headers: Some(headers),
+            ..
+        }) = meta
+        {
+            state
+                .memory
+                .put(key, &id.etag, &Attrs::from_headers(headers, key.is_dir()));
+        }
+        state.remote.head(key, meta.map(Known::from), asked, now());
     }
 
-    /// The position a question to the bucket is asked at: own results after it win over the answer.
-    pub fn now(&self) -> Seq {
-        todo!()
+    /// That a directory made here has nothing in it.
+    pub fn learn_empty(&self, path: &RelPath) {
+        self.state.lock().remote.empty_dir(path, now());
     }
 
-    /// Data files that neither a pending generation nor a draft names any more, all flushed: the
-    /// caller removes them.
-    pub fn unreferenced(&self) -> Vec<crate::types::FileNo> {
-        todo!()
+    /// Data files that neither a pending generation nor a draft names any more: the caller removes
+    /// them, once all it recorded is flushed.
+    pub fn unreferenced(&self) -> Vec<FileNo> {
+        let spool = self.log.spool();
+        let files = spool.files();
+        let mut state = self.state.lock();
+        let free: Vec<_> = files
+            .into_iter()
+            .filter(|file| {
+                !state.pending.names(*file)
+                    && !state.pins.contains_key(file)
+                    && !spool.has_writer(*file)
+            })
+            .collect();
+        for file in &free {
+            state.forget_sent(*file);
+        }
+        free
     }
 
-    /// Keeps the log small: starts a new segment when little of the old ones is needed. Blocking.
-    ///
-    /// # Errors
-    /// Of the log.
-    pub fn compact(&self) -> Result<(), LogError> {
-        todo!()
+    /// Keeps the data files of `extents` while the answer lives. Called inside of nothing.
+    pub fn pin(self: &Arc<Self>, extents: &Extents) -> Pin {
+        let files: Vec<_> = extents.files().into_iter().collect();
+        let mut state = self.state.lock();
+        for file in &files {
+            *state.pins.entry(*file).or_default() += 1;
+        }
+        drop(state);
+        Pin {
+            tree: Arc::clone(self),
+            files,
+        }
     }
 
     /// Whether the visible directory at `path` would vanish from the bucket once its last pending
     /// removals are sent, as it has no marker (so that the drain asks and makes one).
-    pub fn is_bare_dir(&self, _path: &crate::types::RelPath) -> bool {
-        todo!()
+    pub fn is_bare_dir(&self, path: &RelPath) -> bool {
+        if path.is_root() {
+            return false;
+        }
+        let state = self.state.lock();
+        let key = RelKey::dir(path);
+        let marker = state.remote.known(&key).is_some() || state.pending.get(&key).is_some();
+        let is_known = state
+            .remote
+            .slot(path)
+            .is_some_and(|slot| slot.dir.present().is_some());
+        let is_empty = View::new(&state, now(), self.ttl).is_empty(path);
+        is_known && !marker && is_empty
+    }
+
+    /// Keys that cannot be shown as names.
+    pub fn hidden(&self) -> u64 {
+        self.state.lock().remote.hidden()
     }
 
     /// Monotonic time, for `Pending::since`.
     pub fn clock(&self) -> Instant {
-        todo!()
+        now()
     }
+
+    fn awake(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// Monotonic, and under a test's control where its runtime's clock is paused.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }

@@ -1,13 +1,19 @@
 //! The pending changes: for each key that differs from what the bucket holds, what is wanted.
 //!
 //! Invariants: at most one entry a key; `order` holds each entry once, by number then key;
-//! an `Open` entry has a base but is never sent.
+//! an `Open` entry has a base but is never sent; `refs` counts, for each spool file, the entries
+//! whose generation names it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::log::Refusal;
-use crate::types::{Base, RelKey, Seq, Want};
+use crate::types::{Base, FileNo, Generation, RelKey, Seq, Want};
+
+/// Number of the generation, upload id, (number, ETag) of each part.
+pub type Staged = (Seq, String, Vec<(u16, String)>);
 
 /// One pending change.
 #[derive(Clone, Debug)]
@@ -22,19 +28,43 @@ pub struct Pending {
     pub since: Instant,
     /// A writer has the file open: not sent before it is closed or `upload_open` passed.
     pub held: bool,
+    /// Somebody waits for it to be sent: no linger.
+    pub urgent: bool,
     /// A request that may have published some generation at this key was sent (so `base` may lag).
     pub begun: bool,
-    /// Parts that are in S3 and only want Complete: (number of the generation, upload id, parts).
-    pub staged: Option<(Seq, String, Vec<(u16, String)>)>,
+    /// Parts that are in S3 and only want Complete.
+    pub staged: Option<Staged>,
     /// S3 refused it for good.
     pub dead: Option<Refusal>,
+    /// An `Open` that took the place of a removal not yet carried out: what a crash leaves of it.
+    pub over_gone: bool,
+}
+
+impl Pending {
+    /// The generation wanted, if it is one.
+    #[must_use]
+    pub fn generation(&self) -> Option<&Arc<Generation>> {
+        match &self.want {
+            Want::Object(generation) => Some(generation),
+            Want::Open { .. } | Want::Gone => None,
+        }
+    }
+
+    fn files(&self) -> BTreeSet<FileNo> {
+        match &self.want {
+            Want::Object(generation) => generation.extents.files(),
+            Want::Open { file, .. } => file.iter().copied().collect(),
+            Want::Gone => BTreeSet::new(),
+        }
+    }
 }
 
 /// All pending changes.
 #[derive(Debug, Default)]
 pub struct PendingMap {
-    pub(super) by_key: BTreeMap<RelKey, Pending>,
-    pub(super) order: BTreeSet<(Seq, RelKey)>,
+    by_key: BTreeMap<RelKey, Pending>,
+    order: BTreeSet<(Seq, RelKey)>,
+    refs: HashMap<FileNo, usize>,
 }
 
 impl PendingMap {
@@ -54,10 +84,7 @@ impl PendingMap {
     /// All whose key begins with `prefix`, by key.
     pub fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a RelKey, &'a Pending)> {
         self.by_key
-            .range::<str, _>((
-                std::ops::Bound::Included(prefix),
-                std::ops::Bound::Unbounded,
-            ))
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
             .take_while(move |(key, _)| key.as_str().starts_with(prefix))
     }
 
@@ -65,6 +92,58 @@ impl PendingMap {
     #[must_use]
     pub fn count(&self) -> usize {
         self.by_key.len()
+    }
+
+    /// Whether an entry's generation names `file`.
+    #[must_use]
+    pub fn names(&self, file: FileNo) -> bool {
+        self.refs.contains_key(&file)
+    }
+
+    /// Puts `new` in the place of what was wanted at `key`, which is answered. (Also for tests of
+    /// who reads the map.)
+    pub fn put(&mut self, key: RelKey, new: Pending) -> Option<Pending> {
+        let old = self.take(&key);
+        for file in new.files() {
+            *self.refs.entry(file).or_default() += 1;
+        }
+        self.order.insert((new.number, key.clone()));
+        self.by_key.insert(key, new);
+        old
+    }
+
+    /// Takes the entry at `key` out.
+    pub fn take(&mut self, key: &RelKey) -> Option<Pending> {
+        let old = self.by_key.remove(key)?;
+        self.order.remove(&(old.number, key.clone()));
+        for file in old.files() {
+            if let Some(count) = self.refs.get_mut(&file) {
+                *count -= 1;
+                if *count == 0 {
+                    self.refs.remove(&file);
+                }
+            }
+        }
+        Some(old)
+    }
+
+    /// Changes flags and base of an entry; number and content stay.
+    pub(super) fn edit(&mut self, key: &RelKey, change: impl FnOnce(&mut Pending)) {
+        if let Some(entry) = self.by_key.get_mut(key) {
+            change(entry);
+        }
+    }
+
+    /// Keys of all entries that name one of `files`.
+    pub(super) fn keys_naming(&self, files: &BTreeSet<FileNo>) -> Vec<RelKey> {
+        if files.iter().all(|file| !self.names(*file)) {
+            return Vec::new();
+        }
+        let naming = self
+            .by_key
+            .iter()
+            .filter(|(_, entry)| !entry.files().is_disjoint(files));
+        naming.map(|(key, _)| key.clone()).collect()
     }
 }
 

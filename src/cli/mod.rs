@@ -1,0 +1,149 @@
+//! The door: commands, exit codes, and what people read.
+//!
+//! Invariants: an error is one line on stderr that names cause and cure; exit 0: done, 1: wrong
+//! usage or not done, 32: not mounted.
+
+mod control;
+mod parse;
+mod show;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::config::{Config, Given};
+use crate::daemon::{self, Failure};
+
+pub use parse::{Wrong, parse};
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Mount, in the foreground.
+    Mount {
+        /// The bucket.
+        source: String,
+        /// The mountpoint.
+        dir: PathBuf,
+        /// Options, in the order they were given.
+        given: Vec<Given>,
+    },
+    /// How a mount is doing.
+    Status {
+        /// The mountpoint.
+        dir: PathBuf,
+        /// As JSON.
+        json: bool,
+    },
+    /// Send all that is pending.
+    Drain {
+        /// The mountpoint.
+        dir: PathBuf,
+        /// How long to wait for it.
+        timeout: Duration,
+    },
+    /// The simulated cloud, a real mount, a tour. Carried out by `sim::demo`.
+    #[cfg(feature = "sim")]
+    Demo {
+        /// Where to mount.
+        dir: PathBuf,
+        /// End after the tour.
+        tour_only: bool,
+    },
+    /// The simulated cloud alone. Carried out by `sim`.
+    #[cfg(feature = "sim")]
+    Sim(SimArgs),
+}
+
+/// What the simulated cloud is told.
+#[cfg(feature = "sim")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SimArgs {
+    /// Where its storage is.
+    pub dir: PathBuf,
+    /// Buckets that are to be there.
+    pub buckets: Vec<String>,
+    /// Plain HTTP.
+    pub http: bool,
+    /// Its only region.
+    pub region: Option<String>,
+    /// A file with `ID:SECRET[:TOKEN]` for Krypton to hand out.
+    pub fixed_keys: Option<PathBuf>,
+    /// How long issued keys live.
+    pub lease_life: Option<Duration>,
+    /// Keys may touch only what lies under their identity.
+    pub identity_policy: bool,
+}
+
+/// Mounts and stays; the exit code is the process's.
+#[must_use]
+pub fn mount(source: &str, dir: &std::path::Path, given: &[Given]) -> ExitCode {
+    match mounted(source, dir, given) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(&failure),
+    }
+}
+
+fn mounted(source: &str, dir: &std::path::Path, given: &[Given]) -> Result<(), Failure> {
+    let config = Config::new(source, given).map_err(|error| Failure::Usage(error.to_string()))?;
+    daemon::harden()
+        .map_err(|error| Failure::Mount(format!("the process cannot be hardened: {error}")))?;
+    daemon::log_to_stderr(config.log_level);
+    let runtime = daemon::runtime()
+        .map_err(|error| Failure::Mount(format!("no threads to be had: {error}")))?;
+    let done = runtime.block_on(daemon::run(config, dir));
+    daemon::shut_down(runtime);
+    done
+}
+
+/// Asks a mount how it is doing.
+#[must_use]
+pub fn status(dir: &std::path::Path, json: bool) -> ExitCode {
+    done(control::status(dir).and_then(|status| {
+        let text = if json {
+            let line = serde_json::to_string(&status).map_err(|error| error.to_string())?;
+            line + "\n"
+        } else {
+            show::status(&status)
+        };
+        print(&text)
+    }))
+}
+
+/// Has a mount send all that is pending.
+#[must_use]
+pub fn drain(dir: &std::path::Path, timeout: Duration) -> ExitCode {
+    done(control::drain(dir, timeout))
+}
+
+/// Tells what is wrong with the command line, or the help that was asked for.
+#[must_use]
+pub fn wrong(wrong: &Wrong) -> ExitCode {
+    match wrong {
+        Wrong::Help(text) => done(print(text)),
+        Wrong::Usage(line) => fail(&Failure::Usage(line.clone())),
+    }
+}
+
+fn done(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(line) => fail(&Failure::Usage(line)),
+    }
+}
+
+fn print(text: &str) -> Result<(), String> {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| format!("stdout: {error}"))
+}
+
+fn fail(failure: &Failure) -> ExitCode {
+    eprintln!("kryptonfs: {failure}");
+    match failure {
+        Failure::Usage(_) => ExitCode::from(1),
+        Failure::Mount(_) => ExitCode::from(32),
+    }
+}

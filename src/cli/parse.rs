@@ -1,0 +1,399 @@
+//! The command line, made of the table of options.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, ArgMatches, Command as Clap};
+
+use super::Command;
+#[cfg(feature = "sim")]
+use super::SimArgs;
+use crate::config::table::{self, Opt, TABLE};
+use crate::config::{Given, parse_time, split_options};
+
+/// Nothing to carry out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// Help or version was asked for.
+    Help(String),
+    /// The command line is wrong: one line.
+    Usage(String),
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// See `Wrong`.
+pub fn parse(
+    args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<Command, Wrong> {
+    let mut all = root()
+        .try_get_matches_from(args)
+        .map_err(|error| told(&error))?;
+    let Some((name, matches)) = all.remove_subcommand() else {
+        return Err(Wrong::Usage(
+            "say what to do: `kryptonfs --help` lists it".into(),
+        ));
+    };
+    command(&name, &matches).map_err(Wrong::Usage)
+}
+
+fn command(name: &str, matches: &ArgMatches) -> Result<Command, String> {
+    let dir = || path(matches, "DIR").unwrap_or_default();
+    Ok(match name {
+        "status" => Command::Status {
+            dir: dir(),
+            json: matches.get_flag("json"),
+        },
+        "drain" => Command::Drain {
+            dir: dir(),
+            timeout: time(matches, "timeout")?.unwrap_or_default(),
+        },
+        #[cfg(feature = "sim")]
+        "demo" => Command::Demo {
+            dir: dir(),
+            tour_only: matches.get_flag("tour-only"),
+        },
+        #[cfg(feature = "sim")]
+        "sim" => Command::Sim(SimArgs {
+            dir: dir(),
+            buckets: texts(matches, "bucket"),
+            http: matches.get_flag("http"),
+            region: text(matches, "region"),
+            fixed_keys: path(matches, "fixed-keys"),
+            lease_life: time(matches, "lease-life")?,
+            identity_policy: matches.get_flag("identity-policy"),
+        }),
+        _ => Command::Mount {
+            source: text(matches, "SOURCE").unwrap_or_default(),
+            dir: dir(),
+            given: given(matches),
+        },
+    })
+}
+
+fn text(matches: &ArgMatches, id: &str) -> Option<String> {
+    matches.get_one::<String>(id).cloned()
+}
+
+fn texts(matches: &ArgMatches, id: &str) -> Vec<String> {
+    matches
+        .get_many(id)
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect()
+}
+
+fn path(matches: &ArgMatches, id: &str) -> Option<PathBuf> {
+    matches.get_one::<PathBuf>(id).cloned()
+}
+
+fn time(matches: &ArgMatches, id: &str) -> Result<Option<std::time::Duration>, String> {
+    let read = |value| parse_time(value).map_err(|why| format!("--{id}: {why}"));
+    text(matches, id).as_deref().map(read).transpose()
+}
+
+/// `-o` and `--key` in the order they stand on the line, so that the last one holds.
+fn given(matches: &ArgMatches) -> Vec<Given> {
+    let mut all: Vec<(usize, Vec<Given>)> = Vec::new();
+    let keys = TABLE.iter().map(|opt| opt.key).chain(["config", "o"]);
+    for key in keys {
+        let places = matches.indices_of(key).into_iter().flatten();
+        for (place, value) in places.zip(texts(matches, key)) {
+            let items = match key {
+                "o" => split_options(&value),
+                _ => vec![Given::new(key, &value)],
+            };
+            all.push((place, items));
+        }
+    }
+    all.sort_by_key(|(place, _)| *place);
+    all.into_iter().flat_map(|(_, items)| items).collect()
+}
+
+fn root() -> Clap {
+    let root = Clap::new("kryptonfs")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Mounts an S3 bucket as a directory on a device behind a SORACOM SIM")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .subcommand(mount())
+        .subcommand(
+            Clap::new("status")
+                .about("Tells how a mount is doing")
+                .arg(dir("The mountpoint"))
+                .arg(switch("json", "As one line of JSON")),
+        )
+        .subcommand(
+            Clap::new("drain")
+                .about("Sends all that is pending, and waits for it")
+                .arg(dir("The mountpoint"))
+                .arg(value("timeout", "TIME", "Give up after so long").default_value("10m")),
+        );
+    with_sim(root)
+}
+
+#[cfg(not(feature = "sim"))]
+fn with_sim(root: Clap) -> Clap {
+    root
+}
+
+#[cfg(feature = "sim")]
+fn with_sim(root: Clap) -> Clap {
+    let demo = Clap::new("demo")
+        .about("Shows it all: a simulated cloud, a real mount, a guided tour")
+        .arg(
+            dir("Where to mount")
+                .required(false)
+                .default_value("./kryptonfs-demo"),
+        )
+        .arg(switch("tour-only", "End after the tour"));
+    let sim = Clap::new("sim")
+        .about("The simulated cloud alone, for tests")
+        .hide(true)
+        .arg(dir("Where its storage is"))
+        .arg(value("bucket", "NAME", "A bucket that is there").action(ArgAction::Append))
+        .arg(switch("http", "Plain HTTP instead of TLS"))
+        .arg(value("region", "NAME", "Its only region"))
+        .arg(
+            value(
+                "fixed-keys",
+                "FILE",
+                "ID:SECRET[:TOKEN] for Krypton to hand out",
+            )
+            .value_parser(clap::value_parser!(PathBuf)),
+        )
+        .arg(value("lease-life", "TIME", "How long issued keys live"))
+        .arg(switch(
+            "identity-policy",
+            "Keys may touch only what lies under their identity",
+        ));
+    root.subcommand(demo).subcommand(sim)
+}
+
+fn mount() -> Clap {
+    let mount = Clap::new("mount")
+        .about("Mounts a bucket; stays in the foreground until it is unmounted")
+        .after_help(
+            "Options are said as --key value, in -o key=value,..., or as key = value in a TOML file\n\
+             (config=FILE, or /etc/kryptonfs/BUCKET.toml); sizes as 8MiB, times as 30s.",
+        )
+        .arg(
+            Arg::new("SOURCE")
+                .required(true)
+                .help("bucket, bucket:/prefix or s3://bucket/prefix"),
+        )
+        .arg(dir("The mountpoint"))
+        .arg(
+            value("o", "key=value,...", "Options as mount(8) gives them")
+                .short('o')
+                .long(None)
+                .action(ArgAction::Append)
+                .allow_hyphen_values(true),
+        )
+        .arg(value("config", "FILE", "Read options from this TOML file"));
+    TABLE.iter().fold(mount, |mount, opt| mount.arg(long(opt)))
+}
+
+fn long(opt: &Opt) -> Arg {
+    let help = if opt.default.is_empty() {
+        opt.doc.to_owned()
+    } else {
+        format!("{} [{}]", opt.doc, opt.default)
+    };
+    let arg = Arg::new(opt.key)
+        .long(opt.key.replace('_', "-"))
+        .value_name(opt.kind.shape())
+        .action(ArgAction::Append)
+        .help(help);
+    let arg = if opt.key.contains('_') {
+        arg.alias(opt.key)
+    } else {
+        arg
+    };
+    if opt.kind.is_flag() {
+        arg.num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+    } else {
+        arg
+    }
+}
+
+fn dir(help: &'static str) -> Arg {
+    Arg::new("DIR")
+        .required(true)
+        .value_parser(clap::value_parser!(PathBuf))
+        .help(help)
+}
+
+fn value(name: &'static str, shape: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(shape).help(help)
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .action(ArgAction::SetTrue)
+        .help(help)
+}
+
+/// clap's errors have several lines; ours have one.
+fn told(error: &clap::Error) -> Wrong {
+    let text = error.to_string();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => return Wrong::Help(text),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => return Wrong::Usage(text),
+        _ => {}
+    }
+    if error.kind() == ErrorKind::UnknownArgument
+        && let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg)
+        && let Some(key) = arg.strip_prefix("--")
+        && text.contains("kryptonfs mount")
+    {
+        let key = key.split('=').next().unwrap_or(key);
+        if let Err(unknown) = table::find(key) {
+            return Wrong::Usage(unknown.to_string());
+        }
+    }
+    let paragraph = text.lines().take_while(|line| !line.trim().is_empty());
+    let words: Vec<_> = paragraph.map(str::trim).collect();
+    let line = words.join(" ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    Wrong::Usage(format!("{line}; `kryptonfs --help` tells more"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn parsed(line: &str) -> Result<Command, Wrong> {
+        parse(std::iter::once("kryptonfs").chain(line.split_whitespace()))
+    }
+
+    fn usage(line: &str) -> String {
+        match parsed(line) {
+            Err(Wrong::Usage(text)) => text,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn clap_finds_no_fault_with_its_own_definition() {
+        root().debug_assert();
+    }
+
+    #[test]
+    fn the_three_spellings_come_in_the_order_of_the_line() {
+        let line = "mount s3://b/p /mnt --ttl 1s -o ttl=2s,ro --endpoint_url https://x --ttl=3s \
+                    --allow-other --cache-max 1G -o nofail,config=/x.toml";
+        let Ok(Command::Mount { source, dir, given }) = parsed(line) else {
+            panic!("not a mount");
+        };
+        assert_eq!((source.as_str(), dir), ("s3://b/p", PathBuf::from("/mnt")));
+        let bare = |key: &str| Given {
+            key: key.into(),
+            value: None,
+        };
+        let want = [
+            Given::new("ttl", "1s"),
+            Given::new("ttl", "2s"),
+            bare("ro"),
+            Given::new("endpoint_url", "https://x"),
+            Given::new("ttl", "3s"),
+            Given::new("allow_other", "true"),
+            Given::new("cache_max", "1G"),
+            Given::new("config", "/x.toml"),
+        ];
+        assert_eq!(given, want);
+    }
+
+    #[test]
+    fn a_bare_flag_does_not_swallow_the_word_behind_it() {
+        let Ok(Command::Mount { source, given, .. }) = parsed("mount --ro bucket /mnt") else {
+            panic!("not a mount");
+        };
+        assert_eq!(source, "bucket");
+        assert_eq!(given, [Given::new("ro", "true")]);
+    }
+
+    #[test]
+    fn every_option_of_the_table_can_be_said_the_long_way() {
+        for opt in TABLE {
+            let line = format!("mount b /mnt --{}={}", opt.key.replace('_', "-"), "x");
+            let Ok(Command::Mount { given, .. }) = parsed(&line) else {
+                panic!("{line}");
+            };
+            assert_eq!(given, [Given::new(opt.key, "x")]);
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told_in_one_line() {
+        for (line, word) in [
+            ("mount b /mnt --regoin x", "did you mean region?"),
+            ("mount b /mnt --regoin=x", "did you mean region?"),
+            ("mount b", "DIR"),
+            ("mount", "SOURCE"),
+            ("frobnicate", "frobnicate"),
+            ("status", "DIR"),
+            ("status /mnt --regoin", "--regoin"),
+            ("drain /mnt --timeout soon", "soon"),
+            ("mount b /mnt --region", "region"),
+            ("mount b /mnt extra", "extra"),
+        ] {
+            let text = usage(line);
+            assert!(text.contains(word), "{line}: {text}");
+            assert!(!text.contains('\n'), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn help_is_asked_for_and_shows_every_option() {
+        let Err(Wrong::Help(text)) = parsed("mount --help") else {
+            panic!("no help");
+        };
+        for opt in TABLE {
+            assert!(
+                text.contains(&format!("--{}", opt.key.replace('_', "-"))),
+                "{}",
+                opt.key
+            );
+        }
+        assert!(matches!(parsed("--version"), Err(Wrong::Help(text)) if text.contains("0.")));
+        assert!(usage("").contains("mount"));
+    }
+
+    #[test]
+    fn status_and_drain_know_their_mount() {
+        let dir = PathBuf::from("/mnt");
+        assert_eq!(
+            parsed("status /mnt --json"),
+            Ok(Command::Status {
+                dir: dir.clone(),
+                json: true
+            })
+        );
+        let drain = |seconds| Command::Drain {
+            dir: dir.clone(),
+            timeout: Duration::from_secs(seconds),
+        };
+        assert_eq!(parsed("drain /mnt"), Ok(drain(600)));
+        assert_eq!(parsed("drain /mnt --timeout 5s"), Ok(drain(5)));
+    }
+
+    #[cfg(feature = "sim")]
+    #[test]
+    fn the_demo_has_a_place_of_its_own() {
+        let demo = |dir: &str, tour_only| Command::Demo {
+            dir: dir.into(),
+            tour_only,
+        };
+        assert_eq!(parsed("demo"), Ok(demo("./kryptonfs-demo", false)));
+        assert_eq!(parsed("demo /x --tour-only"), Ok(demo("/x", true)));
+    }
+}

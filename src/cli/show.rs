@@ -1,0 +1,207 @@
+//! What people read of a mount. Names come from the bucket: nothing in them reaches a terminal raw.
+
+use std::fmt::Write as _;
+
+use crate::daemon::{Status, ago, lasting};
+
+/// Entries shown of a list.
+const SHOWN: usize = 10;
+
+/// `kryptonfs status`.
+pub(super) fn status(status: &Status) -> String {
+    let mut lines = vec![
+        format!(
+            "{} at {} (pid {}, for {})",
+            plain(&status.source),
+            plain(&status.dir),
+            status.pid,
+            lasting(status.mounted_seconds)
+        ),
+        row("link", &plain(&status.link)),
+        row("queue", &queue(status)),
+        row("last error", &last_error(status)),
+    ];
+    let refused = status.refused.iter();
+    let refused = refused.map(|one| format!("{}: {}", plain(&one.name), plain(&one.why)));
+    lines.extend(list("refused", &refused.collect::<Vec<_>>()));
+    let partials = status.partials.iter();
+    let partials = partials.map(|one| format!("{} ({})", plain(&one.name), bytes(one.bytes)));
+    lines.extend(list("partial", &partials.collect::<Vec<_>>()));
+    let aside: Vec<_> = status.set_aside.iter().map(|text| plain(text)).collect();
+    lines.extend(list("set aside", &aside));
+    lines.push(row("spool", &of(status.spool_bytes, status.spool_max)));
+    lines.push(row("cache", &of(status.cache_bytes, status.cache_max)));
+    lines.push(row(
+        "wire",
+        &format!(
+            "{} up, {} down, {} requests",
+            bytes(status.sent_bytes),
+            bytes(status.received_bytes),
+            status.requests
+        ),
+    ));
+    lines.iter().fold(String::new(), |mut text, line| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{line}");
+        text
+    })
+}
+
+/// Why a drain did not end: one line.
+pub(super) fn left(status: &Status) -> String {
+    if let Some(first) = status.refused.first() {
+        let more = status.refused.len() - 1;
+        return format!(
+            "S3 refuses {} ({}) and {more} more: allow them there, then mount again",
+            plain(&first.name),
+            plain(&first.why)
+        );
+    }
+    let why = match &status.last_error {
+        Some(error) => plain(&error.text),
+        None => plain(&status.link),
+    };
+    format!("not all is sent: {}; {why}", queue(status))
+}
+
+fn queue(status: &Status) -> String {
+    if status.pending == 0 {
+        return "empty".into();
+    }
+    let oldest = status.oldest_seconds.map(lasting).unwrap_or_default();
+    format!(
+        "{} changes, {}, the oldest for {oldest}, {} being sent",
+        status.pending,
+        bytes(status.pending_bytes),
+        status.in_flight
+    )
+}
+
+fn last_error(status: &Status) -> String {
+    match &status.last_error {
+        Some(error) => {
+            let age = std::time::Duration::from_secs(error.seconds_ago);
+            format!("{} ({})", plain(&error.text), ago(age))
+        }
+        None => "none".into(),
+    }
+}
+
+fn row(name: &str, value: &str) -> String {
+    format!("  {name:<11} {value}")
+}
+
+fn list(name: &str, all: &[String]) -> Vec<String> {
+    let mut rows: Vec<_> = all.iter().take(SHOWN).map(|one| row(name, one)).collect();
+    if all.len() > SHOWN {
+        rows.push(row(name, &format!("and {} more", all.len() - SHOWN)));
+    }
+    rows
+}
+
+fn of(used: u64, max: u64) -> String {
+    format!("{} of {}", bytes(used), bytes(max))
+}
+
+/// `5 B`, `4.2 MiB`.
+fn bytes(count: u64) -> String {
+    let units = [
+        (1u64 << 40, "TiB"),
+        (1 << 30, "GiB"),
+        (1 << 20, "MiB"),
+        (1 << 10, "KiB"),
+    ];
+    for (unit, name) in units {
+        if count >= unit {
+            let tenths = u128::from(count) * 10 / u128::from(unit);
+            return format!("{}.{} {name}", tenths / 10, tenths % 10);
+        }
+    }
+    format!("{count} B")
+}
+
+/// Without what a terminal would act on.
+fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::{LastError, Partial, Refused};
+
+    fn busy() -> Status {
+        Status {
+            source: "s3://bucket/pre".into(),
+            dir: "/mnt".into(),
+            link: "up: last connected 3 s ago".into(),
+            pending: 3,
+            pending_bytes: 4_404_020,
+            oldest_seconds: Some(600),
+            in_flight: 1,
+            last_error: Some(LastError {
+                text: "SlowDown".into(),
+                seconds_ago: 4,
+            }),
+            spool_max: 1 << 30,
+            ..Status::default()
+        }
+    }
+
+    #[test]
+    fn the_queue_its_oldest_and_the_last_error_are_told() {
+        let text = status(&busy());
+        for part in [
+            "s3://bucket/pre at /mnt",
+            "3 changes, 4.2 MiB, the oldest for 10 min, 1 being sent",
+            "SlowDown (4 s ago)",
+            "0 B of 1.0 GiB",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert!(!text.contains("refused") && !text.contains("partial"));
+        assert!(status(&Status::default()).contains("queue       empty"));
+    }
+
+    #[test]
+    fn what_is_left_is_told_in_one_line_with_its_reason() {
+        let line = left(&busy());
+        assert!(
+            line.contains("3 changes") && line.contains("SlowDown"),
+            "{line}"
+        );
+        let mut refused = busy();
+        refused.refused = vec![Refused {
+            name: "a\nb".into(),
+            why: "AccessDenied".into(),
+        }];
+        let line = left(&refused);
+        assert!(
+            line.contains("AccessDenied") && !line.contains('\n'),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn names_cannot_speak_to_the_terminal_and_long_lists_end() {
+        let mut many = busy();
+        many.partials = (0..12u8)
+            .map(|n| Partial {
+                name: format!("\u{1b}[2J{n}"),
+                bytes: 5,
+            })
+            .collect();
+        let text = status(&many);
+        assert!(!text.contains('\u{1b}'));
+        assert!(text.contains("and 2 more"));
+    }
+
+    #[test]
+    fn bytes_are_told_in_the_largest_unit_that_fits() {
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(u64::MAX), "16777215.9 TiB");
+    }
+}

@@ -1,0 +1,102 @@
+//! Time as a value: what reads the time is handed a `Clock`, so that tests turn it by hand.
+//!
+//! Invariant: the wall clock is for people and for what others must read (mtimes, signatures). How
+//! long something lasts is measured on the monotonic clock alone: a device starts in 1970 and
+//! jumps when its time is set.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+
+/// Where the time comes from.
+pub trait Clock: Send + Sync + fmt::Debug {
+    /// The time of day, as far as this device knows it.
+    fn wall(&self) -> SystemTime;
+    /// The monotonic time; it never jumps.
+    fn mono(&self) -> Instant;
+}
+
+/// A clock that is shared by all who need one.
+pub type SharedClock = Arc<dyn Clock>;
+
+/// The clocks of the kernel.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl SystemClock {
+    /// One to share.
+    #[must_use]
+    pub fn shared() -> SharedClock {
+        Arc::new(Self)
+    }
+}
+
+impl Clock for SystemClock {
+    fn wall(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn mono(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+/// A clock that stands still until it is told to move.
+#[derive(Debug)]
+pub struct ManualClock {
+    now: Mutex<(SystemTime, Instant)>,
+}
+
+impl ManualClock {
+    /// One that shows `wall`.
+    #[must_use]
+    pub fn at(wall: SystemTime) -> Arc<Self> {
+        Arc::new(Self {
+            now: Mutex::new((wall, Instant::now())),
+        })
+    }
+
+    /// Time passes.
+    pub fn advance(&self, by: Duration) {
+        let mut now = self.now.lock();
+        now.0 += by;
+        now.1 += by;
+    }
+
+    /// Somebody sets the time of day; no time passes.
+    pub fn set_wall(&self, wall: SystemTime) {
+        self.now.lock().0 = wall;
+    }
+}
+
+impl Clock for ManualClock {
+    fn wall(&self) -> SystemTime {
+        self.now.lock().0
+    }
+
+    fn mono(&self) -> Instant {
+        self.now.lock().1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn setting_the_time_of_day_does_not_move_the_monotonic_clock() {
+        let clock = ManualClock::at(SystemTime::UNIX_EPOCH);
+        let start = clock.mono();
+        clock.advance(Duration::from_secs(7));
+        assert_eq!(clock.mono() - start, Duration::from_secs(7));
+        assert_eq!(
+            clock.wall(),
+            SystemTime::UNIX_EPOCH + Duration::from_secs(7)
+        );
+
+        clock.set_wall(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
+        assert_eq!(clock.mono() - start, Duration::from_secs(7));
+    }
+}

@@ -1,0 +1,296 @@
+//! From settings to each module's `Config`, and the rules that bind several options.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::unistd::{getegid, geteuid};
+
+use super::sources::Settings;
+use super::values;
+use super::{Config, ConfigError, MountConfig, Place, disk};
+use crate::net::Network;
+use crate::types::Sse;
+use crate::{creds, drain, fs, log, net, read, store};
+
+const MIB: u64 = 1 << 20;
+/// What S3 allows as the size of a part that is not the last.
+const PART: std::ops::RangeInclusive<u64> = 5 * MIB..=5 << 30;
+/// The longest key S3 takes.
+const KEY_MAX: usize = 1024;
+
+pub(super) fn config(place: Place, s: &Settings) -> Result<Config, ConfigError> {
+    let net = net_config(s)?;
+    let s3 = s3_config(&place, s)?;
+    let creds = creds_config(s)?;
+    for (key, url) in [
+        ("endpoint_url", s3.endpoint_url.as_ref()),
+        ("krypton_url", Some(&creds.krypton_url)),
+        ("cognito_url", creds.cognito_url.as_ref()),
+    ] {
+        url.map_or(Ok(()), |url| check_plain_http(key, url, net.network))?;
+    }
+    let mount = mount_config(s)?;
+    let endpoint = endpoint(&s3);
+    let folder = place.folder(&endpoint);
+    let log = log_config(&place, endpoint, s)?;
+    let read = read_config(&folder, log.disk_reserve, s)?;
+    if log.dir == read.cache_dir {
+        return fault("spool_dir and cache_dir are the same folder: name two");
+    }
+    Ok(Config {
+        fs: fs_config(&place, s)?,
+        drain: drain_config(s)?,
+        log_level: s.must("log", |text| {
+            text.parse().map_err(|_| "no such level".into())
+        })?,
+        place,
+        net,
+        creds,
+        s3,
+        log,
+        read,
+        mount,
+    })
+}
+
+fn fault<T>(line: &str) -> Result<T, ConfigError> {
+    Err(ConfigError::new(line.to_owned()))
+}
+
+fn text(value: &str) -> Result<String, String> {
+    Ok(value.to_owned())
+}
+
+fn net_config(s: &Settings) -> Result<net::Config, ConfigError> {
+    let config = net::Config {
+        network: s.must("network", |text| text.parse())?,
+        interface: s.read("interface", text)?,
+        source_address: s.read("source_address", values::address)?,
+        dns: s.list("dns", values::server)?,
+        resolve: s.list("resolve", values::host)?,
+        allow: s.list("allow", values::block)?,
+        ca_file: s.read("ca_file", |path| Ok(PathBuf::from(path)))?,
+        ..net::Config::default()
+    };
+    if config.network == Network::Closed && config.interface.is_none() {
+        return fault(
+            "network=closed needs the link to keep to: say interface=NAME (the SIM's, e.g. wwan0) or network=open",
+        );
+    }
+    Ok(config)
+}
+
+fn s3_config(place: &Place, s: &Settings) -> Result<store::s3::Config, ConfigError> {
+    let endpoint_url = s.read("endpoint_url", text)?;
+    let region = match (s.read("region", text)?, &endpoint_url) {
+        (Some(region), _) => region,
+        // Other servers than Amazon's take any; this is what they expect.
+        (None, Some(url)) if !is_amazon(url) => "us-east-1".to_owned(),
+        (None, _) => return fault("region is needed: say region=NAME, such as ap-northeast-1"),
+    };
+    if !region
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || c == '-')
+    {
+        return fault("region is not a name of a region: say one such as ap-northeast-1");
+    }
+    let path_style = s
+        .unless_auto("path_style", values::flag)?
+        .unwrap_or_else(|| endpoint_url.as_deref().is_some_and(|url| !is_amazon(url)));
+    Ok(store::s3::Config {
+        bucket: place.bucket.clone(),
+        region,
+        endpoint_url,
+        path_style,
+    })
+}
+
+fn is_amazon(url: &str) -> bool {
+    values::url(url).is_ok_and(|server| {
+        let host = server.host.to_ascii_lowercase();
+        host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")
+    })
+}
+
+/// What a spool is bound to.
+fn endpoint(s3: &store::s3::Config) -> String {
+    let given = s3.endpoint_url.as_deref();
+    match given {
+        Some(url) => url.trim_end_matches('/').to_ascii_lowercase(),
+        None => format!("s3.{}", s3.region),
+    }
+}
+
+fn creds_config(s: &Settings) -> Result<creds::Config, ConfigError> {
+    Ok(creds::Config {
+        krypton_url: s.must("krypton_url", text)?,
+        mode: s.must("krypton", |text| text.parse())?,
+        cognito_url: s.read("cognito_url", text)?,
+    })
+}
+
+fn check_plain_http(key: &str, url: &str, network: Network) -> Result<(), ConfigError> {
+    let server = values::url(url).map_err(|why| ConfigError::new(format!("{key}: {why}")))?;
+    if server.tls || network == Network::Open || server.is_loopback() {
+        return Ok(());
+    }
+    fault(&format!(
+        "{key} is plain http, which anybody on the way can read: say https:// or network=open"
+    ))
+}
+
+fn folder(s: &Settings, key: &str, system: &str, home: &str) -> Result<PathBuf, ConfigError> {
+    let dir = match s.one(key)? {
+        Some(path) => PathBuf::from(path),
+        None => disk::default_dir(key, system, home)?,
+    };
+    std::path::absolute(&dir).map_err(|error| ConfigError::new(format!("{key}: {error}")))
+}
+
+fn log_config(place: &Place, endpoint: String, s: &Settings) -> Result<log::Config, ConfigError> {
+    let base = folder(
+        s,
+        "spool_dir",
+        "/var/lib/kryptonfs",
+        ".local/state/kryptonfs",
+    )?;
+    let dir = base.join(place.folder(&endpoint));
+    let spool_max = match s.unless_auto("spool_max", values::size)? {
+        Some(bytes) => bytes,
+        None => disk::spool_max(&dir)?,
+    };
+    Ok(log::Config {
+        dir,
+        binding: log::Binding {
+            endpoint,
+            bucket: place.bucket.clone(),
+            prefix: place.prefix.clone(),
+        },
+        spool_max,
+        disk_reserve: s.must("disk_reserve", values::size)?,
+    })
+}
+
+fn read_config(name: &str, reserve: u64, s: &Settings) -> Result<read::Config, ConfigError> {
+    let base = folder(s, "cache_dir", "/var/cache/kryptonfs", ".cache/kryptonfs")?;
+    let cache_dir = base.join(name);
+    let cache_max = match s.unless_auto("cache_max", values::size)? {
+        Some(bytes) => bytes,
+        None => disk::cache_max(&cache_dir)?,
+    };
+    let readahead_max = s.must("readahead_max", values::size)?;
+    // Memory is promised to stay under 64 MiB.
+    if readahead_max > 32 * MIB {
+        return fault("readahead_max is larger than 32MiB: say less");
+    }
+    Ok(read::Config {
+        read_timeout: at_least_a_second(s, "read_timeout")?,
+        readahead_max,
+        cache_dir,
+        cache_max,
+        disk_reserve: reserve,
+    })
+}
+
+fn at_least_a_second(s: &Settings, key: &str) -> Result<Duration, ConfigError> {
+    let time = s.must(key, values::time)?;
+    if time < Duration::from_secs(1) {
+        return fault(&format!("{key} is less than a second: say 1s or more"));
+    }
+    Ok(time)
+}
+
+fn mount_config(s: &Settings) -> Result<MountConfig, ConfigError> {
+    Ok(MountConfig {
+        read_only: s.must("ro", values::flag)?,
+        no_exec: s.must("noexec", values::flag)?,
+        allow_other: s
+            .unless_auto("allow_other", values::flag)?
+            .unwrap_or_else(|| geteuid().is_root()),
+    })
+}
+
+fn fs_config(place: &Place, s: &Settings) -> Result<fs::Config, ConfigError> {
+    let umask = s.must("umask", values::bits)?;
+    let is = |key: &str, word: &str| Ok::<_, ConfigError>(s.one(key)? == Some(word));
+    let uid = s.unless_auto("uid", values::user)?;
+    let gid = s.unless_auto("gid", values::group)?;
+    let rename_limit = s.must("rename_limit", values::count)?;
+    Ok(fs::Config {
+        ttl: s.must("ttl", values::time)?,
+        stale_after: s.must("stale_after", values::time)?,
+        read_timeout: at_least_a_second(s, "read_timeout")?,
+        uid: uid.unwrap_or_else(|| geteuid().as_raw()),
+        gid: gid.unwrap_or_else(|| getegid().as_raw()),
+        file_mode: s.must("file_mode", values::bits)?,
+        dir_mode: s.must("dir_mode", values::bits)?,
+        fmask: s.read("fmask", values::bits)?.unwrap_or(umask),
+        dmask: s.read("dmask", values::bits)?.unwrap_or(umask),
+        read_only: s.must("ro", values::flag)?,
+        rename_limit: usize::try_from(rename_limit).unwrap_or(usize::MAX),
+        statfs: if is("statfs", "spool")? {
+            fs::StatfsMode::Spool
+        } else {
+            fs::StatfsMode::Cloud
+        },
+        key_max: KEY_MAX.saturating_sub(place.prefix.len()),
+        close_uploaded: is("close", "uploaded")?,
+        fsync_uploaded: is("fsync", "uploaded")?,
+        close_timeout: at_least_a_second(s, "close_timeout")?,
+        close_max: at_least_a_second(s, "close_max")?,
+        content_type_auto: is("content_type", "auto")?,
+    })
+}
+
+fn drain_config(s: &Settings) -> Result<drain::Config, ConfigError> {
+    let part_size = s.unless_auto("part_size", values::size)?;
+    if part_size.is_some_and(|size| !PART.contains(&size)) {
+        return fault("part_size is not what S3 takes: say 5MiB to 5GiB, or auto");
+    }
+    let multipart_threshold = s.must("multipart_threshold", values::size)?;
+    if !PART.contains(&multipart_threshold) {
+        return fault("multipart_threshold is not what S3 takes: say 5MiB to 5GiB");
+    }
+    let upload_concurrency = s.must("upload_concurrency", values::count)?;
+    if !(1..=16).contains(&upload_concurrency) {
+        return fault("upload_concurrency is out of range: say 1 to 16");
+    }
+    let key = s.read("sse_kms_key_id", text)?;
+    let sse = match (s.one("sse")?, key) {
+        (Some("aws:kms"), key) => Some(Sse::Kms(key)),
+        (_, Some(_)) => return fault("sse_kms_key_id needs sse=aws:kms: say both"),
+        (Some("AES256"), None) => Some(Sse::S3),
+        _ => None,
+    };
+    Ok(drain::Config {
+        linger: s.must("linger", values::time)?,
+        upload_open: at_least_a_second(s, "upload_open")?,
+        order: match s.one("order")? {
+            Some("none") => drain::Order::None,
+            _ => drain::Order::Dir,
+        },
+        conflict: match s.one("conflict")? {
+            Some("keep-both") => drain::ConflictPolicy::KeepBoth,
+            _ => drain::ConflictPolicy::LastWriter,
+        },
+        part_size: part_size.unwrap_or(drain::Config::default().part_size),
+        multipart_threshold,
+        concurrency: usize::try_from(upload_concurrency).unwrap_or(1),
+        storage_class: s.read("storage_class", text)?,
+        sse,
+        ..drain::Config::default()
+    })
+}
+
+impl Config {
+    /// Whether a folder of ours lies in what will be hidden by the mount.
+    pub(crate) fn folder_within(&self, dir: &Path) -> Option<&'static str> {
+        if self.log.dir.starts_with(dir) {
+            Some("spool_dir")
+        } else if self.read.cache_dir.starts_with(dir) {
+            Some("cache_dir")
+        } else {
+            None
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! One table of options, three spellings, one validated `Config` made of each module's own.
+//!
+//! Invariants: what is wrong is found here, before anything is opened or sent, and said in one line
+//! with its cure; below this nothing knows the name of an option.
+
+mod build;
+mod disk;
+mod place;
+mod sources;
+pub mod table;
+mod values;
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+
+use crate::{creds, drain, fs, log, net, read, store};
+
+pub use place::Place;
+pub use sources::{Given, split_options};
+
+/// Reads a time as options are written (`30s`, `5m`).
+///
+/// # Errors
+/// Says what would be right.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    values::time(text)
+}
+
+/// Where `BUCKET.toml` is looked for.
+pub const ETC: &str = "/etc/kryptonfs";
+
+/// What is wrong with the options: one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(String);
+
+impl ConfigError {
+    fn new(line: String) -> Self {
+        Self(line)
+    }
+
+    /// The same, saying where.
+    fn within(self, origin: &str) -> Self {
+        Self(format!("{origin}{}", self.0))
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// How the kernel is asked to mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MountConfig {
+    /// `ro`.
+    pub read_only: bool,
+    /// `noexec`.
+    pub no_exec: bool,
+    /// `allow_other`.
+    pub allow_other: bool,
+}
+
+/// Everything a mount needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which bucket, and what part of it.
+    pub place: Place,
+    /// The network.
+    pub net: net::Config,
+    /// Credentials.
+    pub creds: creds::Config,
+    /// The bucket.
+    pub s3: store::s3::Config,
+    /// The log and the spool.
+    pub log: log::Config,
+    /// Reading and the cache.
+    pub read: read::Config,
+    /// The verbs.
+    pub fs: fs::Config,
+    /// Sending.
+    pub drain: drain::Config,
+    /// The kernel's side.
+    pub mount: MountConfig,
+    /// `log`.
+    pub log_level: LevelFilter,
+}
+
+impl Config {
+    /// Validates what was given for `source`, together with the configuration file.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn new(source: &str, given: &[Given]) -> Result<Self, ConfigError> {
+        Self::with_etc(source, given, Path::new(ETC))
+    }
+
+    /// The same, with the files in another place than `/etc/kryptonfs`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn with_etc(source: &str, given: &[Given], etc: &Path) -> Result<Self, ConfigError> {
+        let place = Place::parse(source)?;
+        let settings = sources::Settings::merged(given, &place.bucket, etc)?;
+        build::config(place, &settings)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,219 @@
+//! A lease: credentials with an end.
+
+use std::fmt;
+use std::time::{Duration, Instant, SystemTime};
+
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+/// No lease is believed to live longer (STS's own maximum is 36 hours).
+const LIFE_MAX: Duration = Duration::from_secs(36 * 3600);
+/// A lease is given up this much before its end, or a tenth of its life if that is shorter: a
+/// request that is signed now arrives later.
+const MARGIN: Duration = Duration::from_secs(10);
+/// What a lease is believed to live if nobody said.
+const LIFE_UNTOLD: Duration = Duration::from_secs(15 * 60);
+
+/// Temporary credentials. The secrets are wiped when it is dropped.
+pub struct Lease {
+    /// Not secret.
+    pub access_key_id: String,
+    /// The key that signs.
+    pub secret_key: Zeroizing<String>,
+    /// Absent on some S3-compatible stores.
+    pub session_token: Option<Zeroizing<String>>,
+    /// The Cognito identity, `region:guid`.
+    pub identity: Option<String>,
+    obtained: Instant,
+    expires: Instant,
+    /// The end in the server's time, for those who must be told a date.
+    end: SystemTime,
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("access_key_id", &self.access_key_id)
+            .field("secret_key", &"(secret)")
+            .field(
+                "session_token",
+                &self.session_token.as_ref().map(|_| "(secret)"),
+            )
+            .field("identity", &self.identity)
+            .field("life", &(self.expires - self.obtained))
+            .finish()
+    }
+}
+
+/// Until when credentials hold, from what the server said: its time now (`Date`) and the end, both
+/// its own, so that the clock of this device does not matter. What it did not say is taken for a
+/// short life. `None`: they are over already.
+pub(super) fn term(
+    end: Option<DateTime>,
+    date: Option<DateTime>,
+    wall: SystemTime,
+) -> Option<(Duration, SystemTime)> {
+    let time = |at: DateTime| SystemTime::try_from(at).ok();
+    let (end, date) = (end.and_then(time), date.and_then(time));
+    match (end, date) {
+        (Some(end), Some(date)) => {
+            let life = end
+                .duration_since(date)
+                .ok()
+                .filter(|life| !life.is_zero())?;
+            Some((life.min(LIFE_MAX), end.min(date + LIFE_MAX)))
+        }
+        (Some(end), None) => Some((LIFE_UNTOLD, end)),
+        (None, date) => Some((LIFE_UNTOLD, date.unwrap_or(wall) + LIFE_UNTOLD)),
+    }
+}
+
+impl Lease {
+    /// Credentials that were asked for at `obtained` and live for `life` from then on; `end` is
+    /// the same in the time of day, as the issuer said it.
+    #[must_use]
+    pub fn new(
+        access_key_id: String,
+        secret_key: Zeroizing<String>,
+        session_token: Option<Zeroizing<String>>,
+        obtained: Instant,
+        life: Duration,
+        end: SystemTime,
+    ) -> Self {
+        Self {
+            access_key_id,
+            secret_key,
+            session_token,
+            identity: None,
+            obtained,
+            expires: obtained + life.min(LIFE_MAX),
+            end,
+        }
+    }
+
+    /// Whether it may still be handed out.
+    #[must_use]
+    pub fn holds(&self, now: Instant) -> bool {
+        let life = self.expires - self.obtained;
+        now + MARGIN.min(life / 10) < self.expires
+    }
+
+    /// Whether half its life is over: whoever uses it now has a successor fetched.
+    #[must_use]
+    pub fn is_past_half(&self, now: Instant) -> bool {
+        now >= self.obtained + (self.expires - self.obtained) / 2
+    }
+
+    /// As a `credential_process` prints it. `Expiration` is always there: without it the reader
+    /// would take the credentials for everlasting.
+    #[must_use]
+    pub fn to_credential_process(&self) -> Zeroizing<String> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Printed<'a> {
+            version: u32,
+            access_key_id: &'a str,
+            secret_access_key: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            session_token: Option<&'a str>,
+            expiration: &'a str,
+        }
+        // Whole seconds, cut: some readers know no fraction.
+        let seconds = self
+            .end
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let seconds = i64::try_from(seconds.as_secs()).unwrap_or(i64::MAX);
+        let expiration = DateTime::from_secs(seconds).fmt(Format::DateTime);
+        let printed = Printed {
+            version: 1,
+            access_key_id: &self.access_key_id,
+            secret_access_key: &self.secret_key,
+            session_token: self.session_token.as_ref().map(|token| token.as_str()),
+            expiration: expiration.as_deref().unwrap_or("1970-01-01T00:00:00Z"),
+        };
+        Zeroizing::new(serde_json::to_string(&printed).expect("strings and a number are JSON"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(life: Duration) -> Lease {
+        Lease::new(
+            "ASIAEXAMPLE".to_owned(),
+            Zeroizing::new("s3cr3t-key".to_owned()),
+            Some(Zeroizing::new("s3cr3t-token".to_owned())),
+            Instant::now(),
+            life,
+            SystemTime::UNIX_EPOCH + Duration::from_millis(1_549_701_554_701),
+        )
+    }
+
+    #[test]
+    fn it_holds_to_its_end_but_for_a_margin() {
+        let lease = lease(Duration::from_secs(3600));
+        let start = lease.obtained;
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert!(lease.holds(start) && !lease.is_past_half(start));
+        assert!(lease.holds(after(3589)));
+        assert!(!lease.holds(after(3590)));
+        assert!(!lease.is_past_half(after(1799)));
+        assert!(lease.is_past_half(after(1800)));
+    }
+
+    #[test]
+    fn a_short_life_has_a_short_margin() {
+        let lease = lease(Duration::from_secs(8));
+        assert!(lease.holds(lease.obtained + Duration::from_secs(7)));
+        assert!(!lease.holds(lease.obtained + Duration::from_millis(7200)));
+    }
+
+    #[test]
+    fn a_life_beyond_all_reason_is_cut() {
+        let lease = lease(Duration::MAX);
+        assert!(!lease.holds(lease.obtained + LIFE_MAX));
+    }
+
+    #[test]
+    fn the_life_is_the_difference_of_two_times_of_the_server() {
+        let at = |seconds| Some(DateTime::from_secs(seconds));
+        let wall = SystemTime::UNIX_EPOCH;
+        let life = |end, date| term(end, date, wall).map(|(life, _)| life.as_secs());
+        assert_eq!(life(at(1_549_701_554), at(1_549_697_954)), Some(3600));
+        assert_eq!(life(at(1_549_701_554), at(1_549_701_554)), None, "over");
+        assert_eq!(life(at(1_549_701_554), at(1_549_701_555)), None, "over");
+        assert_eq!(life(at(1_549_701_554), None), Some(900));
+        assert_eq!(life(None, at(1_549_701_554)), Some(900));
+        assert_eq!(life(None, None), Some(900));
+        assert_eq!(life(at(99_999_999_999), at(0)), Some(36 * 3600));
+        let (_, end) = term(None, at(1000), wall).unwrap();
+        assert_eq!(end, SystemTime::UNIX_EPOCH + Duration::from_secs(1900));
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let text = format!("{:?}", lease(Duration::from_secs(60)));
+        assert!(
+            text.contains("ASIAEXAMPLE") && !text.contains("s3cr3t"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn credential_process_gets_the_contract_word_for_word() {
+        let mut lease = lease(Duration::from_secs(60));
+        assert_eq!(
+            lease.to_credential_process().as_str(),
+            r#"{"Version":1,"AccessKeyId":"ASIAEXAMPLE","SecretAccessKey":"s3cr3t-key","SessionToken":"s3cr3t-token","Expiration":"2019-02-09T08:39:14Z"}"#
+        );
+        lease.session_token = None;
+        assert_eq!(
+            lease.to_credential_process().as_str(),
+            r#"{"Version":1,"AccessKeyId":"ASIAEXAMPLE","SecretAccessKey":"s3cr3t-key","Expiration":"2019-02-09T08:39:14Z"}"#
+        );
+    }
+}

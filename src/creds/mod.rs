@@ -1,0 +1,110 @@
+//! Credentials: where they come from (Krypton, perhaps with Cognito), and who keeps them.
+//!
+//! Invariants:
+//! - no key is stored: a lease lives in memory, is wiped when dropped, and has no `Debug` that
+//!   shows it; no error text contains what a server sent with a secret in it;
+//! - the end of a lease is measured on the monotonic clock from what the server said its own time
+//!   is; the local time of day is never asked;
+//! - no traffic, no requests: a lease is taken when somebody asks for one.
+
+mod answer;
+mod cognito;
+mod keeper;
+mod krypton;
+mod lease;
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::clock::SharedClock;
+use crate::net::Net;
+
+pub use keeper::{Keeper, Source};
+pub use krypton::Krypton;
+pub use lease::Lease;
+
+/// How Krypton is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// For credentials; for tokens if Krypton has no such thing (404, 405).
+    #[default]
+    Auto,
+    /// For credentials: Cognito is never contacted from here.
+    Credentials,
+    /// For an OpenID token, which Cognito then changes into credentials.
+    Tokens,
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "credentials" => Ok(Self::Credentials),
+            "tokens" => Ok(Self::Tokens),
+            _ => Err(format!("krypton={text}: say auto, credentials or tokens")),
+        }
+    }
+}
+
+/// Where credentials come from.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `krypton_url`.
+    pub krypton_url: String,
+    /// `krypton`.
+    pub mode: Mode,
+    /// `cognito_url`: instead of the region's public endpoint.
+    pub cognito_url: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            krypton_url: "https://krypton.soracom.io:8036".to_owned(),
+            mode: Mode::default(),
+            cognito_url: None,
+        }
+    }
+}
+
+/// Why there are no credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredsError {
+    /// Not reachable, or not able just now: stay offline, it will pass.
+    Silent(String),
+    /// Krypton or Cognito said no, or a rule of ours does: fails a mount.
+    Refused(String),
+}
+
+impl fmt::Display for CredsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent(text) | Self::Refused(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for CredsError {}
+
+/// A keeper over Krypton: what a mount uses. Nothing is sent before a lease is asked for.
+///
+/// # Errors
+/// If `krypton_url` is no URL.
+pub fn keeper(config: &Config, net: &Net, clock: SharedClock) -> Result<Keeper, CredsError> {
+    let krypton = Krypton::new(config, net, Arc::clone(&clock))?;
+    Ok(Keeper::new(Arc::new(krypton), clock))
+}
+
+/// Who gives out leases; asked for each attempt of a request.
+#[async_trait]
+pub trait Leases: Send + Sync + fmt::Debug {
+    /// A lease that still holds.
+    async fn lease(&self) -> Result<Arc<Lease>, CredsError>;
+    /// S3 did not take the credentials with this id (`ExpiredToken` and the like): give out others.
+    fn refused(&self, access_key_id: &str);
+}

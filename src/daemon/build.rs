@@ -1,0 +1,139 @@
+//! Builds the house from the ground up. The only file that knows how each module is made.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Failure;
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::creds::{self, Leases};
+use crate::drain;
+use crate::fs::{Fs, Parts, Progress};
+use crate::log::Log;
+use crate::net::Net;
+use crate::read::Reader;
+use crate::store::ObjectStore;
+use crate::store::counted::{Counted, Counters};
+use crate::store::limit::{self, Limit};
+use crate::store::prefix::Prefix;
+use crate::store::retry::{self, Retry};
+use crate::store::s3::S3Store;
+use crate::tree::{Opened, Tree};
+
+/// What speaks with the world.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) net: Net,
+    pub(super) leases: Arc<dyn Leases>,
+    pub(super) counters: Arc<Counters>,
+    /// One request a call: for the question before the mount.
+    pub(super) once: Arc<dyn ObjectStore>,
+    /// With limits and repeats: for all else.
+    pub(super) store: Arc<dyn ObjectStore>,
+}
+
+/// What knows the files.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) log: Arc<Log>,
+    pub(super) tree: Arc<Tree>,
+    pub(super) reader: Arc<Reader>,
+    pub(super) fs: Arc<Fs>,
+}
+
+/// The network, credentials, the bucket. Nothing is sent.
+pub(super) fn world(config: &Config) -> Result<World, Failure> {
+    let net = Net::new(&config.net).map_err(|error| Failure::Mount(error.to_string()))?;
+    let keeper = creds::keeper(&config.creds, &net, SystemClock::shared())
+        .map_err(|error| Failure::Mount(error.to_string()))?;
+    let leases: Arc<dyn Leases> = Arc::new(keeper);
+    let counters = Arc::new(Counters::default());
+    let s3 = S3Store::new(
+        &config.s3,
+        net.http_client(),
+        &net.sdk_config(&config.s3.region),
+        Arc::clone(&leases),
+    );
+    let counted = Counted::over(Arc::new(s3), Arc::clone(&counters));
+    let once = Prefix::over(counted, &config.place.prefix);
+    let limits = limit::Config {
+        up: config.drain.concurrency,
+        ..limit::Config::default()
+    };
+    let limited = Limit::over(Arc::clone(&once) as Arc<dyn ObjectStore>, &limits);
+    let store = Retry::over(limited, retry::Config::default());
+    Ok(World {
+        net,
+        leases,
+        counters,
+        once,
+        store,
+    })
+}
+
+/// The spool is locked and read back, the cache opened. Blocking.
+pub(super) fn core(config: &Config, world: &World) -> Result<Core, Failure> {
+    not_a_link("spool_dir", &config.log.dir)?;
+    not_a_link("cache_dir", &config.read.cache_dir)?;
+    let memory = config.log.dir.join("memory");
+    let opened = Tree::open(config.log.clone(), &memory, config.fs.ttl).map_err(|error| {
+        let dir = config.log.dir.display();
+        Failure::Mount(format!("the spool {dir} cannot be used: {error}"))
+    })?;
+    let Opened {
+        tree,
+        log,
+        partials,
+    } = opened;
+    for name in &partials {
+        tracing::warn!("not closed before the last end, its bytes are kept aside: {name}");
+    }
+    let store = Arc::clone(&world.store);
+    let spool = Arc::clone(log.spool());
+    let reader = Reader::new(config.read.clone(), Arc::clone(&store), spool);
+    let meter = Arc::clone(world.net.meter());
+    let progress = Progress(Arc::new(move || meter.totals().up));
+    let fs = Fs::new(
+        config.fs.clone(),
+        Parts {
+            tree: Arc::clone(&tree),
+            reader: Arc::clone(&reader),
+            store,
+            log: Arc::clone(&log),
+            progress,
+        },
+    );
+    Ok(Core {
+        log,
+        tree,
+        reader,
+        fs,
+    })
+}
+
+/// Starts sending.
+pub(super) fn drain(config: &Config, world: &World, core: &Core) -> drain::Handle {
+    drain::start(
+        Arc::clone(&core.tree),
+        Arc::clone(&core.log),
+        Arc::clone(&core.reader),
+        Arc::clone(&world.store),
+        config.drain.clone(),
+    )
+}
+
+/// The folder that was named (ours is one below it) must be one: who can swap a symlink could swap
+/// the spool.
+fn not_a_link(key: &str, ours: &Path) -> Result<(), Failure> {
+    let Some(named) = ours.parent() else {
+        return Ok(());
+    };
+    match std::fs::symlink_metadata(named) {
+        Ok(meta) if meta.is_symlink() => Err(Failure::Mount(format!(
+            "{key}={} is a symlink: name the folder itself",
+            named.display()
+        ))),
+        // If it is absent or cannot be looked at, that is found when it is made.
+        _ => Ok(()),
+    }
+}

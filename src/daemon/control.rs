@@ -1,0 +1,257 @@
+//! The control socket: one line of JSON asks, one line answers.
+//!
+//! ```text
+//! "status"                       -> {"status":{...}}
+//! {"drain":{"timeout_ms":1000}}  -> {"drained":{...}} | {"left":{...}}
+//! anything else                  -> {"error":"..."}
+//! ```
+//!
+//! Invariants: only the mount's user (and root) can connect; a line is bounded, and so are callers at
+//! once and their time to ask; the socket is removed by the mount that made it, and by no other.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixListener;
+use tokio::sync::Semaphore;
+
+use super::status::Status;
+
+/// Longest question.
+const QUESTION: u64 = 4 << 10;
+/// Longest answer.
+const ANSWER: u64 = 16 << 20;
+/// Callers at once.
+const CALLERS: usize = 8;
+/// A caller has so long to ask, and to take the answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// How are things?
+    Status,
+    /// Send everything now, and tell when it is done.
+    Drain {
+        /// How long to wait for that.
+        timeout_ms: u64,
+    },
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Say {
+    /// So.
+    Status(Box<Status>),
+    /// Everything is in S3.
+    Drained(Box<Status>),
+    /// This is left.
+    Left(Box<Status>),
+    /// That was no question.
+    Error(String),
+}
+
+/// Who knows the answers.
+#[async_trait]
+pub(super) trait Knows: Send + Sync + 'static {
+    /// How things are.
+    fn status(&self) -> Status;
+    /// Hurries, and waits until nothing is pending; false: not within `timeout`.
+    async fn drained(&self, timeout: Duration) -> bool;
+}
+
+/// Listens as long as it lives.
+#[derive(Debug)]
+pub(super) struct Control {
+    path: PathBuf,
+    inode: u64,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Control {
+    /// Listens at `path`; what a dead daemon left there is replaced.
+    pub(super) fn listen(path: PathBuf, who: Arc<dyn Knows>) -> io::Result<Self> {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        let inode = std::fs::symlink_metadata(&path)?.ino();
+        let task = tokio::spawn(serve(listener, who));
+        Ok(Self { path, inode, task })
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.task.abort();
+        let ours = std::fs::symlink_metadata(&self.path).is_ok_and(|meta| meta.ino() == self.inode);
+        if ours && let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::debug!(%error, "the control socket stays behind");
+        }
+    }
+}
+
+async fn serve(listener: UnixListener, who: Arc<dyn Knows>) {
+    let callers = Arc::new(Semaphore::new(CALLERS));
+    while let Ok(permit) = Arc::clone(&callers).acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let who = Arc::clone(&who);
+                tokio::spawn(async move {
+                    if let Err(error) = converse(stream, &*who).await {
+                        tracing::debug!(%error, "a caller of the control socket left");
+                    }
+                    drop(permit);
+                });
+            }
+            // Out of descriptors: it passes.
+            Err(error) => {
+                tracing::warn!(%error, "the control socket");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: tokio::net::UnixStream, who: &dyn Knows) -> io::Result<()> {
+    let (asks, mut hears) = stream.into_split();
+    let mut line = String::new();
+    let mut asks = tokio::io::BufReader::new(asks.take(QUESTION));
+    tokio::time::timeout(PATIENCE, asks.read_line(&mut line)).await??;
+    let mut answer = serde_json::to_vec(&say(&line, who).await)?;
+    answer.push(b'\n');
+    tokio::time::timeout(PATIENCE, hears.write_all(&answer)).await?
+}
+
+async fn say(line: &str, who: &dyn Knows) -> Say {
+    match serde_json::from_str(line) {
+        Ok(Ask::Status) => Say::Status(Box::new(who.status())),
+        Ok(Ask::Drain { timeout_ms }) => {
+            let drained = who.drained(Duration::from_millis(timeout_ms)).await;
+            let status = Box::new(who.status());
+            if drained {
+                Say::Drained(status)
+            } else {
+                Say::Left(status)
+            }
+        }
+        Err(error) => Say::Error(format!("not understood: {error}")),
+    }
+}
+
+/// Asks the daemon behind `socket`. Blocking, at most `patience`.
+///
+/// # Errors
+/// If nobody answers.
+pub fn ask(socket: &Path, ask: &Ask, patience: Duration) -> io::Result<Say> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut question = serde_json::to_vec(ask)?;
+    question.push(b'\n');
+    stream.write_all(&question)?;
+    let mut answer = String::new();
+    BufReader::new(stream.take(ANSWER)).read_line(&mut answer)?;
+    if answer.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(serde_json::from_str(&answer)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Fake {
+        empty: bool,
+    }
+
+    #[async_trait]
+    impl Knows for Fake {
+        fn status(&self) -> Status {
+            Status {
+                source: "s3://b/\n\"日本".into(),
+                pending: u64::from(!self.empty),
+                ..Status::default()
+            }
+        }
+        async fn drained(&self, timeout: Duration) -> bool {
+            assert_eq!(timeout, Duration::from_millis(1500));
+            self.empty
+        }
+    }
+
+    async fn asked(who: Fake, question: Ask) -> Say {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let control = Control::listen(path.clone(), Arc::new(who)).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let at = path.clone();
+        let asking = move || ask(&at, &question, Duration::from_secs(60)).unwrap();
+        let said = tokio::task::spawn_blocking(asking).await.unwrap();
+        drop(control);
+        assert!(!path.exists());
+        said
+    }
+
+    #[tokio::test]
+    async fn a_question_and_its_answer_survive_the_socket() {
+        let who = Fake { empty: true };
+        let status = Box::new(who.status());
+        assert_eq!(asked(who, Ask::Status).await, Say::Status(status));
+    }
+
+    #[tokio::test]
+    async fn a_drain_tells_whether_all_went() {
+        let drain = Ask::Drain { timeout_ms: 1500 };
+        let done = asked(Fake { empty: true }, drain.clone()).await;
+        assert!(matches!(done, Say::Drained(_)));
+        let left = asked(Fake { empty: false }, drain).await;
+        assert!(matches!(left, Say::Left(status) if status.pending == 1));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_question_is_said_so() {
+        let who = Fake { empty: true };
+        for line in ["", "{}", "{\"status\"", "{\"drain\":{}}", "[[[["] {
+            assert!(matches!(say(line, &who).await, Say::Error(_)), "{line}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_dead_daemon_left_is_replaced_and_another_ones_socket_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        std::fs::write(&path, "left behind").unwrap();
+        let who = || Arc::new(Fake { empty: true });
+        let first = Control::listen(path.clone(), who()).unwrap();
+        let second = Control::listen(path.clone(), who()).unwrap();
+        drop(first);
+        assert!(path.exists(), "the second one's");
+        drop(second);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_lines_are_what_the_head_of_this_file_says() {
+        let line = |ask: &Ask| serde_json::to_string(ask).unwrap();
+        assert_eq!(
+            line(&Ask::Drain { timeout_ms: 1000 }),
+            "{\"drain\":{\"timeout_ms\":1000}}"
+        );
+        assert_eq!(line(&Ask::Status), "\"status\"");
+    }
+}

@@ -1,0 +1,386 @@
+//! The composition root: builds all below, mounts, listens for control, and ends in order.
+//!
+//! Invariants:
+//! - a mount is whole or not at all: the spool is locked and the bucket has not said no before the
+//!   kernel is asked, and the drain starts after it answered;
+//! - the end waits for the disk, never for the network beyond `STOP`; what is unsent stays in the log.
+
+mod build;
+mod check;
+mod control;
+mod process;
+mod registry;
+mod status;
+
+use std::fmt;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio::runtime::Handle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::Config;
+use crate::drain;
+use crate::fuse::{self, Deadlines, MountError, Options, Session};
+use build::{Core, World};
+use check::Verdict;
+use control::{Control, Knows};
+
+pub use control::{Ask, Say, ask};
+pub use process::{harden, log_to_stderr, runtime, shut_down};
+pub use registry::find;
+pub use status::{LastError, Partial, Refused, Status, ago, lasting};
+
+/// How long the mountpoint may take to be looked at (it may lie on a network file system).
+const LOOK: Duration = Duration::from_secs(10);
+/// How long the drain may take to stop.
+const STOP: Duration = Duration::from_secs(5);
+/// How long requests in flight and the last flush may take at the end.
+const LAST: Duration = Duration::from_secs(10);
+/// What an operation may take beyond what it waits for.
+const SLACK: Duration = Duration::from_secs(10);
+/// Writes and closes that wait for the disk only.
+const DISK: Duration = Duration::from_secs(120);
+/// Names told in `status`.
+const NAMES_MAX: usize = 100;
+
+/// Why there is no mount: one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// What was asked for cannot be: exit 1.
+    Usage(String),
+    /// It could not be done: exit 32.
+    Mount(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(line) | Self::Mount(line) => f.write_str(line),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<MountError> for Failure {
+    fn from(error: MountError) -> Self {
+        let line = error.to_string();
+        match error {
+            MountError::Absent(_) | MountError::NotDirectory(_) => Self::Usage(line),
+            MountError::Mounted(_)
+            | MountError::Device(_)
+            | MountError::NoHelper
+            | MountError::AllowOther
+            | MountError::Other(..) => Self::Mount(line),
+        }
+    }
+}
+
+/// Makes mounts.
+#[derive(Clone, Copy, Debug)]
+pub struct Daemon;
+
+impl Daemon {
+    /// Mounts what `config` says at `dir`, in this process. Needs a runtime of several threads.
+    ///
+    /// # Errors
+    /// One line; nothing is mounted then.
+    pub async fn mount(config: Config, dir: &Path) -> Result<Mounted, Failure> {
+        let dir = ready(dir).await?;
+        if let Some(key) = config.folder_within(&dir) {
+            return Err(Failure::Usage(format!(
+                "{key} lies inside of {}: name one outside",
+                dir.display()
+            )));
+        }
+        let world = build::world(&config)?;
+        let (config, world, core) = apart(move || {
+            let core = build::core(&config, &world)?;
+            Ok::<_, Failure>((config, world, core))
+        })
+        .await??;
+        match check::bucket(&config.place, &world.once, &world.leases).await {
+            Verdict::Fine => {}
+            Verdict::Offline(why) => tracing::warn!(%why, "mounted offline"),
+            Verdict::Refused(line) => return Err(Failure::Mount(line)),
+        }
+        let options = options(&config);
+        let (fs, runtime) = (Arc::clone(&core.fs), Handle::current());
+        let at = dir.clone();
+        let mounting = apart(move || Session::mount(fs, &at, &options, &runtime));
+        let session = mounting.await??;
+        let drain = build::drain(&config, &world, &core);
+        let inner = Arc::new(Inner {
+            source: config.place.to_string(),
+            dir,
+            since: Instant::now(),
+            interface: config.net.interface.clone(),
+            world,
+            core,
+            drain,
+        });
+        let control = registry::place(&inner.dir)
+            .and_then(|path| Control::listen(path, Arc::clone(&inner) as Arc<dyn Knows>));
+        let control = control
+            .inspect_err(
+                |error| tracing::warn!(%error, "no control socket: status and drain will not work"),
+            )
+            .ok();
+        Ok(Mounted {
+            session,
+            control,
+            inner,
+        })
+    }
+}
+
+/// Looks at the mountpoint, but not for ever.
+async fn ready(dir: &Path) -> Result<PathBuf, Failure> {
+    let at = dir.to_owned();
+    let looking = apart(move || fuse::prepare(&at));
+    match tokio::time::timeout(LOOK, looking).await {
+        Ok(answer) => Ok(answer??),
+        Err(_) => Err(Failure::Mount(format!(
+            "{} does not answer: what is mounted there or above hangs",
+            dir.display()
+        ))),
+    }
+}
+
+/// Runs blocking work on a thread of its own: the runtime's few may all wait for the disk.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let (told, heard) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("kryptonfs-apart".into());
+    thread
+        .spawn(move || {
+            // Who asked may have given up waiting; then there is nobody to tell.
+            let _gone = told.send(work());
+        })
+        .map_err(|error| Failure::Mount(format!("no thread to be had: {error}")))?;
+    heard
+        .await
+        .map_err(|_| Failure::Mount("a thread ended before its work did".into()))
+}
+
+fn options(config: &Config) -> Options {
+    let fs = &config.fs;
+    let waits = fs.close_uploaded || fs.fsync_uploaded;
+    Options {
+        source: config.place.to_string(),
+        read_only: config.mount.read_only,
+        no_exec: config.mount.no_exec,
+        allow_other: config.mount.allow_other,
+        deadlines: Deadlines {
+            names: fs.stale_after.max(fs.read_timeout) + SLACK,
+            read: fs.read_timeout * 2 + Duration::from_secs(60),
+            write: DISK,
+            close: if waits { fs.close_max + DISK } else { DISK },
+        },
+    }
+}
+
+/// A mount that answers.
+#[derive(Debug)]
+pub struct Mounted {
+    session: Session,
+    control: Option<Control>,
+    inner: Arc<Inner>,
+}
+
+impl Mounted {
+    /// The mountpoint's real path.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.session.dir()
+    }
+
+    /// `s3://bucket/prefix`.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.inner.source
+    }
+
+    /// How things are.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.inner.status()
+    }
+
+    /// Sends everything now, and waits until nothing is pending; false: not within `timeout`.
+    pub async fn drain(&self, timeout: Duration) -> bool {
+        self.inner.drained(timeout).await
+    }
+
+    /// Waits until somebody unmounts it.
+    pub async fn ended(&self) {
+        self.session.ended().await;
+    }
+
+    /// Unmounts (out of sight, if somebody still uses it), stops sending, flushes.
+    ///
+    /// # Errors
+    /// One line, if the mount could not be taken away or the log not be flushed.
+    pub async fn unmount(mut self) -> Result<(), Failure> {
+        drop(self.control.take());
+        let unmounted = self.session.unmount().await;
+        let ended = tokio::time::timeout(LAST, self.session.ended()).await;
+        if ended.is_err() || !self.session.idle(LAST).await {
+            tracing::warn!("still in use: it ends with its last user, or with this process");
+        }
+        if tokio::time::timeout(STOP, self.inner.drain.stop())
+            .await
+            .is_err()
+        {
+            tracing::warn!("a request is cut short; what it carried is sent after the next mount");
+        }
+        let core = &self.inner.core;
+        let flushed = tokio::time::timeout(LAST, core.log.flushed(core.tree.now())).await;
+        let left = self.inner.drain.status();
+        if left.waiting > 0 {
+            tracing::info!(
+                changes = left.waiting,
+                bytes = left.waiting_bytes,
+                "sent after the next mount"
+            );
+        }
+        unmounted.map_err(|error| {
+            Failure::Mount(format!(
+                "{} cannot be unmounted: {error}",
+                self.dir().display()
+            ))
+        })?;
+        match flushed {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Failure::Mount(format!(
+                "the log cannot be flushed: {error}"
+            ))),
+            Err(_) => Err(Failure::Mount(
+                "the log cannot be flushed: the disk hangs".into(),
+            )),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    source: String,
+    dir: PathBuf,
+    since: Instant,
+    interface: Option<String>,
+    world: World,
+    core: Core,
+    drain: drain::Handle,
+}
+
+#[async_trait]
+impl Knows for Inner {
+    fn status(&self) -> Status {
+        let (queue, spool) = (self.drain.status(), self.core.log.spool());
+        let (spool_bytes, spool_max) = spool.usage();
+        let (cache_bytes, cache_max) = self.core.reader.cache_usage();
+        let wire = self.world.net.meter().totals();
+        let link = self.world.net.link();
+        let partial = |(name, bytes)| Partial { name, bytes };
+        Status {
+            source: self.source.clone(),
+            dir: self.dir.to_string_lossy().into_owned(),
+            pid: std::process::id(),
+            mounted_seconds: self.since.elapsed().as_secs(),
+            link: status::link_in_words(
+                self.interface.as_deref(),
+                link.state(),
+                &link.history(),
+                Instant::now(),
+            ),
+            pending: queue.waiting as u64,
+            pending_bytes: queue.waiting_bytes,
+            oldest_seconds: queue.oldest_age.map(|age| age.as_secs()),
+            in_flight: queue.in_flight as u64,
+            refused: queue
+                .refused
+                .into_iter()
+                .take(NAMES_MAX)
+                .map(|(name, why)| Refused { name, why })
+                .collect(),
+            last_error: queue.last_error.map(|(at, text)| LastError {
+                text,
+                seconds_ago: at.elapsed().unwrap_or_default().as_secs(),
+            }),
+            partials: spool
+                .partials()
+                .into_iter()
+                .take(NAMES_MAX)
+                .map(partial)
+                .collect(),
+            set_aside: self.core.log.set_aside(),
+            spool_bytes,
+            spool_max,
+            cache_bytes,
+            cache_max,
+            sent_bytes: wire.up,
+            received_bytes: wire.down,
+            requests: self.world.counters.counts().total(),
+        }
+    }
+
+    async fn drained(&self, timeout: Duration) -> bool {
+        self.drain.hurry();
+        tokio::time::timeout(timeout, self.drain.drained())
+            .await
+            .is_ok()
+    }
+}
+
+/// Mounts, says so on stdout, and stays until a signal comes or somebody unmounts.
+///
+/// # Errors
+/// One line.
+pub async fn run(config: Config, dir: &Path) -> Result<(), Failure> {
+    // Before the mount: a signal that comes while it is made is not lost.
+    let mut signals = Signals::new()?;
+    let mounted = Daemon::mount(config, dir).await?;
+    let line = format!(
+        "mounted {} at {}\n",
+        mounted.source(),
+        mounted.dir().display()
+    );
+    let mut out = std::io::stdout();
+    if let Err(error) = out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
+        tracing::debug!(%error, "nobody reads stdout");
+    }
+    tokio::select! {
+        () = signals.any() => {}
+        () = mounted.ended() => {}
+    }
+    mounted.unmount().await
+}
+
+/// What asks a mount to end.
+#[derive(Debug)]
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let on = |kind| {
+            signal(kind).map_err(|error| Failure::Mount(format!("no signals to be had: {error}")))
+        };
+        Ok(Self([
+            on(SignalKind::terminate())?,
+            on(SignalKind::interrupt())?,
+            on(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn any(&mut self) {
+        let [terminate, interrupt, hangup] = &mut self.0;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}

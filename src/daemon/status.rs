@@ -1,0 +1,163 @@
+//! What a mount tells of itself: one value, made by the daemon, sent over the control socket as JSON,
+//! shown by `kryptonfs status`.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::net::{History, LinkState};
+
+/// The state of a mount.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// `s3://bucket/prefix`.
+    pub source: String,
+    /// The mountpoint.
+    pub dir: String,
+    /// Of the daemon.
+    pub pid: u32,
+    /// Since when.
+    pub mounted_seconds: u64,
+    /// The interface and the last dial, in words.
+    pub link: String,
+    /// Changes that are not in S3 yet.
+    pub pending: u64,
+    /// Their bytes.
+    pub pending_bytes: u64,
+    /// How long the oldest of them has waited.
+    pub oldest_seconds: Option<u64>,
+    /// Changes that are being sent now.
+    pub in_flight: u64,
+    /// Changes S3 refuses for good.
+    pub refused: Vec<Refused>,
+    /// What went wrong last.
+    pub last_error: Option<LastError>,
+    /// Bytes of files that were never closed before a crash: kept, not published.
+    pub partials: Vec<Partial>,
+    /// What could not be read in the spool and was kept aside.
+    pub set_aside: Vec<String>,
+    /// Bytes in the spool.
+    pub spool_bytes: u64,
+    /// Its cap.
+    pub spool_max: u64,
+    /// Bytes in the cache.
+    pub cache_bytes: u64,
+    /// Its cap.
+    pub cache_max: u64,
+    /// Bytes handed to sockets since the mount.
+    pub sent_bytes: u64,
+    /// Bytes that came out of sockets since the mount.
+    pub received_bytes: u64,
+    /// Requests to S3 since the mount.
+    pub requests: u64,
+}
+
+/// A change S3 refuses for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Its name below the mount.
+    pub name: String,
+    /// What S3 said.
+    pub why: String,
+}
+
+/// What went wrong last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastError {
+    /// In words.
+    pub text: String,
+    /// How long ago.
+    pub seconds_ago: u64,
+}
+
+/// Bytes of a file that was never closed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partial {
+    /// The name it was written for.
+    pub name: String,
+    /// How many.
+    pub bytes: u64,
+}
+
+/// The link in words, from what is known without sending anything.
+pub(super) fn link_in_words(
+    interface: Option<&str>,
+    state: LinkState,
+    history: &History,
+    now: Instant,
+) -> String {
+    let name = interface.unwrap_or("the network");
+    let ago = |then: Instant| ago(now.saturating_duration_since(then));
+    match state {
+        LinkState::Absent => return format!("down: there is no interface {name}"),
+        LinkState::Down => return format!("down: {name} is down"),
+        LinkState::Up | LinkState::Unknown => {}
+    }
+    match (history.last_ok, &history.last_error) {
+        (ok, Some((failed, why))) if ok.is_none_or(|ok| ok < *failed) => {
+            format!("no answer {}: {why}", ago(*failed))
+        }
+        (Some(ok), _) => format!("up: last connected {}", ago(ok)),
+        (None, _) => "not used yet".to_owned(),
+    }
+}
+
+/// `just now`, `5 s ago`, `3 min ago`, `2 h ago`, `4 d ago`.
+#[must_use]
+pub fn ago(age: Duration) -> String {
+    match age.as_secs() {
+        0 => "just now".to_owned(),
+        seconds => format!("{} ago", lasting(seconds)),
+    }
+}
+
+/// `5 s`, `3 min`, `2 h`, `4 d`.
+#[must_use]
+pub fn lasting(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_link_is_told_by_the_interface_first_and_then_by_the_last_dial() {
+        let now = Instant::now();
+        let before = now.checked_sub(Duration::from_secs(30)).unwrap();
+        let told = |state, last_ok, last_error: Option<Instant>| {
+            let last_error = last_error.map(|at| (at, "refused".to_owned()));
+            let history = History {
+                last_ok,
+                last_error,
+            };
+            link_in_words(Some("wwan0"), state, &history, now)
+        };
+        assert!(told(LinkState::Down, Some(now), None).contains("wwan0 is down"));
+        assert!(told(LinkState::Absent, None, None).contains("no interface wwan0"));
+        assert_eq!(told(LinkState::Up, None, None), "not used yet");
+        assert_eq!(
+            told(LinkState::Up, Some(before), None),
+            "up: last connected 30 s ago"
+        );
+        assert_eq!(
+            told(LinkState::Up, Some(before), Some(now)),
+            "no answer just now: refused"
+        );
+        assert!(told(LinkState::Unknown, Some(now), Some(before)).starts_with("up"));
+    }
+
+    #[test]
+    fn times_are_told_in_one_unit() {
+        let told = [0, 5, 119, 120, 7_199, 7_200, 200_000].map(lasting);
+        assert_eq!(
+            told,
+            ["0 s", "5 s", "119 s", "2 min", "119 min", "2 h", "2 d"]
+        );
+    }
+}

@@ -1,0 +1,222 @@
+//! Attributes: what `stat` shows, and the changes to it.
+
+use std::sync::Arc;
+
+use crate::log::Change;
+use crate::tree::{Content, Node, Seen};
+use crate::types::{Attrs, Kind, RelKey, RelPath, Seq, Time, Want};
+
+use super::file::Shown;
+use super::inode::ROOT;
+use super::names::{allowed, as_generation, here};
+use super::{Fh, Fs, FsError, Ino, Result, SetAttr, SetTime, Stat, clock};
+
+impl Fs {
+    /// What `stat` shows of an inode.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn getattr(&self, ino: Ino, _fh: Option<Fh>) -> Result<Stat> {
+        let Some(path) = self.names.lock().path(ino) else {
+            return self.orphan_stat(ino);
+        };
+        match self.look(&path).await? {
+            Seen::Here(node, _) => Ok(self.stat(ino, &path, &node)),
+            Seen::NotHere(_) => self.orphan_stat(ino),
+            Seen::Unknown => Err(FsError::Unreachable),
+        }
+    }
+
+    /// Changes attributes or size.
+    ///
+    /// # Errors
+    /// Those of chmod(2), chown(2), truncate(2), utimensat(2).
+    pub async fn setattr(self: &Arc<Self>, ino: Ino, change: SetAttr) -> Result<Stat> {
+        self.must_be_writable()?;
+        if let Some(size) = change.size {
+            self.truncate(ino, size, change.fh).await?;
+        }
+        let wants_more = change.mode.is_some()
+            || change.uid.is_some()
+            || change.gid.is_some()
+            || change.mtime.is_some();
+        if wants_more {
+            self.set_attrs(ino, |attrs| apply(attrs, &change)).await?;
+        }
+        self.getattr(ino, change.fh).await
+    }
+
+    /// Changes what travels with the object: on the draft if there is one, and on what is sealed.
+    pub(super) async fn set_attrs(&self, ino: Ino, edit: impl Fn(&mut Attrs) + Send) -> Result<()> {
+        if ino == ROOT {
+            edit(&mut self.root.lock());
+            return Ok(());
+        }
+        let file = self.names.lock().open_file(ino);
+        if let Some(file) = &file
+            && let Some(draft) = &mut file.inner.lock().draft
+        {
+            edit(&mut draft.attrs);
+            draft.epoch += 1;
+        }
+        let Some(path) = self.names.lock().path(ino) else {
+            return Ok(());
+        };
+        self.look(&path).await?;
+        let seq = {
+            let table = self.names.lock();
+            let Some(path) = table.path(ino) else {
+                return Ok(());
+            };
+            self.tree.change::<FsError>(|view| {
+                let node = here(view, &path)?;
+                allowed(view, &path)?;
+                Ok((
+                    vec![edited(
+                        view.base(&key_of(&path, node.kind)),
+                        &path,
+                        &node,
+                        &edit,
+                    )],
+                    vec![],
+                ))
+            })?
+        };
+        if let Some(file) = &file {
+            let is_held = file.inner.lock().writers > 0;
+            self.tree.hold(&path, is_held);
+            self.shows_own(file, seq);
+        }
+        Ok(self.log.flushed(seq).await?)
+    }
+
+    /// What a node shows, with what its draft has changed.
+    pub(super) fn stat(&self, ino: Ino, path: &RelPath, node: &Node) -> Stat {
+        let root;
+        let mut attrs = node.attrs.as_ref();
+        if path.is_root() {
+            root = self.root.lock().clone();
+            attrs = Some(&root);
+        }
+        let shown = self.shown(ino, node, attrs);
+        let open = self.names.lock().open_file(ino);
+        let Some(open) = open else { return shown };
+        let inner = open.inner.lock();
+        match &inner.draft {
+            Some(draft) => Stat {
+                size: draft.len,
+                ..self.shown(ino, node, Some(&draft.attrs))
+            },
+            None => shown,
+        }
+    }
+
+    /// Our own change `seq` is what an open file shows from now on; the kernel's pages stay right.
+    pub(super) fn shows_own(&self, file: &super::file::OpenFile, seq: Seq) {
+        let mut inner = file.inner.lock();
+        let inner = &mut *inner;
+        if inner.pages.is_some() && inner.pages == inner.shown {
+            inner.pages = Some(Shown::Own(seq));
+        }
+        if inner.shown.is_some() {
+            inner.shown = Some(Shown::Own(seq));
+        }
+    }
+
+    fn shown(&self, ino: Ino, node: &Node, attrs: Option<&Attrs>) -> Stat {
+        let config = &self.config;
+        let (default, mask) = match node.kind {
+            Kind::Dir => (config.dir_mode, config.dmask),
+            Kind::File => (config.file_mode, config.fmask),
+            Kind::Symlink => (0o777, 0),
+        };
+        let mode = attrs.and_then(|attrs| attrs.mode).unwrap_or(default) & !mask & 0o7777;
+        let modified = node.modified.map(|secs| Time { secs, nanos: 0 });
+        Stat {
+            ino,
+            size: node.len,
+            kind: node.kind,
+            perm: u16::try_from(mode).unwrap_or(0o644),
+            nlink: if node.kind == Kind::Dir { 2 } else { 1 },
+            uid: attrs.and_then(|attrs| attrs.uid).unwrap_or(config.uid),
+            gid: attrs.and_then(|attrs| attrs.gid).unwrap_or(config.gid),
+            mtime: attrs
+                .and_then(|attrs| attrs.mtime)
+                .or(modified)
+                .unwrap_or_default(),
+        }
+    }
+
+    fn orphan_stat(&self, ino: Ino) -> Result<Stat> {
+        let open = self.names.lock().open_file(ino).ok_or(FsError::NotFound)?;
+        let inner = open.inner.lock();
+        let mut node = match (&inner.orphan, &inner.shown) {
+            (Some((node, _)), _) => node.clone(),
+            (None, Some(Shown::Foreign(id, size))) => Node {
+                kind: Kind::File,
+                len: *size,
+                attrs: None,
+                modified: None,
+                content: Content::Remote(id.clone(), None),
+            },
+            (None, _) => return Err(FsError::Stale),
+        };
+        if let Some(draft) = &inner.draft {
+            node.len = draft.len;
+            node.attrs = Some(draft.attrs.clone());
+        }
+        let attrs = node.attrs.clone();
+        Ok(Stat {
+            nlink: 0,
+            ..self.shown(ino, &node, attrs.as_ref())
+        })
+    }
+}
+
+pub(super) fn key_of(path: &RelPath, kind: Kind) -> RelKey {
+    if kind == Kind::Dir {
+        RelKey::dir(path)
+    } else {
+        RelKey::file(path)
+    }
+}
+
+fn edited(
+    base: crate::types::Base,
+    path: &RelPath,
+    node: &Node,
+    edit: &(impl Fn(&mut Attrs) + Send),
+) -> Change {
+    let key = key_of(path, node.kind);
+    let want = match (&node.content, &node.attrs) {
+        (Content::Open(_), Some(attrs)) => {
+            let mut attrs = Box::new(attrs.clone());
+            edit(&mut attrs);
+            Want::Open { attrs, file: None }
+        }
+        _ => {
+            let mut generation = as_generation(node);
+            edit(&mut generation.attrs);
+            Want::Object(Arc::new(generation))
+        }
+    };
+    Change {
+        key,
+        want,
+        base,
+        number: None,
+    }
+}
+
+fn apply(attrs: &mut Attrs, change: &SetAttr) {
+    if let Some(mode) = change.mode {
+        attrs.mode = Some(mode & 0o7777);
+    }
+    attrs.uid = change.uid.or(attrs.uid);
+    attrs.gid = change.gid.or(attrs.gid);
+    match change.mtime {
+        Some(SetTime::At(time)) => attrs.mtime = Some(time),
+        Some(SetTime::Now) => attrs.mtime = Some(clock()),
+        None => {}
+    }
+}

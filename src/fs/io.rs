@@ -1,0 +1,431 @@
+//! Bytes: read, write, truncate, holes, copies by reference.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::read::{ReadError, Window};
+use crate::tree::{Content, Node, Seen};
+use crate::types::{Base, Extent, Extents, FileNo, RelKey, Source};
+
+use super::draft::{Draft, INLINE_MAX};
+use super::file::{Inner, OpenFile, Shown};
+use super::open::draft_attrs;
+use super::{Fh, Fs, FsError, Ino, Result, clock};
+
+/// S3's largest object: 10,000 parts of 5 GiB.
+const FILE_MAX: u64 = 10_000 * (5 << 30);
+/// All drafts together keep at most so many bytes in memory; then bytes go to data files.
+const BUFFERED_MAX: usize = 4 << 20;
+/// What one copy_file_range does at most (its answer is 32 bits).
+const COPY_MAX: u64 = 1 << 30;
+
+/// What a read is made of, taken at one moment.
+struct Stretch {
+    extents: Extents,
+    len: u64,
+    /// Where `extents` and `len` begin in the file.
+    start: u64,
+    /// Bytes of the draft's buffer, by their place in the file.
+    inline: Vec<(u64, Bytes)>,
+    is_draft: bool,
+}
+
+impl Fs {
+    /// Reads at most `size` bytes; fewer at the end.
+    ///
+    /// # Errors
+    /// `Stale`, `Unreachable`, of the disk.
+    pub async fn read(&self, _ino: Ino, fh: Fh, offset: u64, size: usize) -> Result<Bytes> {
+        let handle = self.handles.file(fh)?;
+        let mut last = ReadError::Disk(libc::EIO);
+        // Between the look and the read S3 may have acknowledged the bytes and the spool let go of
+        // them: then they are looked up again, and found in the cache.
+        for _ in 0..3 {
+            let content = self.content(&handle.file, offset, size)?;
+            match self
+                .read_content(&content, offset, size, &handle.window)
+                .await
+            {
+                Err(ReadError::Disk(libc::ENOENT)) => last = ReadError::Disk(libc::EIO),
+                Err(error) => return Err(error.into()),
+                Ok(bytes) => return Ok(bytes),
+            }
+        }
+        Err(last.into())
+    }
+
+    /// Writes all of `data`.
+    ///
+    /// # Errors
+    /// `Full`, `TooBig`, of the disk.
+    pub async fn write(
+        self: &Arc<Self>,
+        _ino: Ino,
+        fh: Fh,
+        offset: u64,
+        data: Bytes,
+    ) -> Result<u32> {
+        let handle = self.handles.file(fh)?;
+        let written = u32::try_from(data.len()).map_err(|_| FsError::Invalid)?;
+        self.edit(&handle.file, move |fs, inner| {
+            fs.write_draft(inner, offset, &data)
+        })
+        .await?;
+        Ok(written)
+    }
+
+    /// Sets the length. Durable at once if nobody has the file open for writing.
+    pub(super) async fn truncate(
+        self: &Arc<Self>,
+        ino: Ino,
+        size: u64,
+        fh: Option<Fh>,
+    ) -> Result<()> {
+        if size > FILE_MAX {
+            return Err(FsError::TooBig);
+        }
+        let file = self.borrow(ino, fh).await?;
+        self.edit(&file, move |_, inner| {
+            if let Some(draft) = &mut inner.draft {
+                draft.truncate(size);
+                draft.attrs.mtime = Some(clock());
+            }
+            Ok(())
+        })
+        .await?;
+        if fh.is_none() {
+            self.seal(&file, false).await?;
+            self.give_back(ino, &file);
+        }
+        Ok(())
+    }
+
+    /// Allocates, or makes a hole.
+    ///
+    /// # Errors
+    /// `NotSupported` for modes other than none, keep size, punch hole, zero range.
+    pub async fn fallocate(
+        self: &Arc<Self>,
+        _ino: Ino,
+        fh: Fh,
+        offset: u64,
+        len: u64,
+        mode: i32,
+    ) -> Result<()> {
+        let handle = self.handles.file(fh)?;
+        let end = offset
+            .checked_add(len)
+            .filter(|end| *end <= FILE_MAX)
+            .ok_or(FsError::TooBig)?;
+        let known =
+            libc::FALLOC_FL_KEEP_SIZE | libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE;
+        if mode & !known != 0 {
+            return Err(FsError::NotSupported);
+        }
+        let makes_hole = mode & (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE) != 0;
+        self.edit(&handle.file, move |_, inner| {
+            let Some(draft) = &mut inner.draft else {
+                return Ok(());
+            };
+            if makes_hole {
+                draft.punch(offset, end);
+            }
+            if mode & libc::FALLOC_FL_KEEP_SIZE == 0 && end > draft.len {
+                draft.truncate(end);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Copies by reference: no byte moves, here or on the wire.
+    ///
+    /// # Errors
+    /// As write; `Invalid` for overlapping ranges of one file.
+    pub async fn copy_file_range(
+        self: &Arc<Self>,
+        from: (Fh, u64),
+        to: (Fh, u64),
+        len: u64,
+    ) -> Result<u32> {
+        let source = self.handles.file(from.0)?.file;
+        let target = self.handles.file(to.0)?.file;
+        self.seal(&source, false).await?;
+        let whole = usize::try_from(len.min(COPY_MAX)).map_err(|_| FsError::Invalid)?;
+        let content = self.content(&source, from.1, whole)?;
+        let end = content.len.min(from.1 + whole as u64);
+        let len = end.saturating_sub(from.1);
+        if len == 0 {
+            return Ok(0);
+        }
+        if Arc::ptr_eq(&source, &target) && from.1 < to.1 + len && to.1 < end {
+            return Err(FsError::Invalid);
+        }
+        let extents = content.extents.slice(from.1, end);
+        let pin = self.tree.pin(&extents);
+        self.edit(&target, move |fs, inner| {
+            fs.splice(inner, to.1, len, &extents)
+        })
+        .await?;
+        drop(pin);
+        u32::try_from(len).map_err(|_| FsError::Invalid)
+    }
+
+    /// `SEEK_DATA` and `SEEK_HOLE` (the kernel does the others).
+    ///
+    /// # Errors
+    /// `NoSuchOffset` behind the end, `Invalid`.
+    pub async fn lseek(&self, _ino: Ino, fh: Fh, offset: i64, whence: i32) -> Result<i64> {
+        let handle = self.handles.file(fh)?;
+        let content = self.content(&handle.file, 0, usize::MAX)?;
+        let at = u64::try_from(offset).map_err(|_| FsError::NoSuchOffset)?;
+        if at >= content.len {
+            return Err(FsError::NoSuchOffset);
+        }
+        let mut pieces = content.extents.cover(at, content.len).into_iter();
+        let found = match whence {
+            libc::SEEK_DATA => pieces.find_map(|piece| piece.ok().map(|extent| extent.at)),
+            libc::SEEK_HOLE => Some(
+                pieces
+                    .find_map(|p| p.err().map(|gap| gap.start))
+                    .unwrap_or(content.len),
+            ),
+            _ => return Err(FsError::Invalid),
+        };
+        found
+            .and_then(|at| i64::try_from(at).ok())
+            .ok_or(FsError::NoSuchOffset)
+    }
+
+    async fn read_content(
+        &self,
+        content: &Stretch,
+        offset: u64,
+        size: usize,
+        window: &Window,
+    ) -> std::result::Result<Bytes, ReadError> {
+        let at = offset - content.start;
+        if !content.is_draft {
+            return self
+                .reader
+                .read_at(&content.extents, content.len, at, size, window)
+                .await;
+        }
+        let once = Window::default();
+        let bytes = self
+            .reader
+            .read_at(&content.extents, content.len, at, size, &once)
+            .await?;
+        if content.inline.is_empty() {
+            return Ok(bytes);
+        }
+        let mut bytes = BytesMut::from(bytes);
+        for (place, piece) in &content.inline {
+            let start = usize::try_from(place - offset).unwrap_or(usize::MAX);
+            let end = (start.saturating_add(piece.len())).min(bytes.len());
+            if let Some(into) = bytes.get_mut(start..end) {
+                into.copy_from_slice(&piece[..end - start]);
+            }
+        }
+        Ok(bytes.freeze())
+    }
+
+    /// What `offset..offset + size` of an open file is made of now.
+    fn content(&self, file: &OpenFile, offset: u64, size: usize) -> Result<Stretch> {
+        let inner = file.inner.lock();
+        let Some(draft) = &inner.draft else {
+            return self.clean_content(file.ino, &inner);
+        };
+        let end = offset.saturating_add(size as u64).min(draft.len);
+        let mut extents = draft.extents.slice(offset.min(end), end);
+        let mut inline = Vec::new();
+        for piece in draft
+            .extents
+            .cover(offset.min(end), end)
+            .into_iter()
+            .flatten()
+        {
+            if let Source::Local {
+                file: FileNo::INLINE,
+                offset: place,
+            } = piece.from
+            {
+                let bytes = Bytes::copy_from_slice(draft.inline(place, piece.len));
+                inline.push((piece.at, bytes));
+                extents.cut(piece.at - offset, piece.end() - offset);
+            }
+        }
+        let len = draft.len.saturating_sub(offset);
+        Ok(Stretch {
+            extents,
+            len,
+            start: offset,
+            inline,
+            is_draft: true,
+        })
+    }
+
+    fn clean_content(&self, ino: Ino, inner: &Inner) -> Result<Stretch> {
+        let node = self.clean_node(ino, inner)?;
+        let (extents, len) = (node.extents(), node.len);
+        Ok(Stretch {
+            extents,
+            len,
+            start: 0,
+            inline: Vec::new(),
+            is_draft: false,
+        })
+    }
+
+    /// The node that an open file without a draft shows.
+    fn clean_node(&self, ino: Ino, inner: &Inner) -> Result<Node> {
+        let path = self.names.lock().path(ino);
+        if let Some(path) = path
+            && let Seen::Here(node, _) = self.tree.view(|view| view.lookup(&path))
+            && inner
+                .shown
+                .as_ref()
+                .is_none_or(|shown| shown.continues_as(&node))
+        {
+            return Ok(*node);
+        }
+        match (&inner.orphan, &inner.shown) {
+            (Some((node, _)), _) => Ok(node.clone()),
+            (None, Some(Shown::Foreign(id, size))) => Ok(Node {
+                kind: crate::types::Kind::File,
+                len: *size,
+                attrs: None,
+                modified: None,
+                content: Content::Remote(id.clone(), None),
+            }),
+            (None, _) => Err(FsError::Stale),
+        }
+    }
+
+    /// Changes the draft of an open file, begun if there is none, on a blocking thread.
+    async fn edit<T: Send + 'static>(
+        self: &Arc<Self>,
+        file: &Arc<OpenFile>,
+        change: impl FnOnce(&Self, &mut Inner) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (fs, file) = (Arc::clone(self), Arc::clone(file));
+        let done = tokio::task::spawn_blocking(move || {
+            let mut inner = file.inner.lock();
+            if let Some(errno) = inner.poisoned {
+                return Err(FsError::Disk(errno));
+            }
+            if inner.draft.is_none() {
+                let draft = fs.begin(file.ino, &inner)?;
+                fs.buffered.fetch_add(draft.buffer.len(), Ordering::Relaxed);
+                inner.draft = Some(draft);
+            }
+            change(&fs, &mut inner)
+        });
+        done.await.map_err(|_| FsError::Disk(libc::EIO))?
+    }
+
+    /// A draft over what the file shows. What lies in a segment of the log is taken into memory:
+    /// segments go, data files are pinned.
+    fn begin(&self, ino: Ino, inner: &Inner) -> Result<Draft> {
+        let node = self.clean_node(ino, inner)?;
+        let path = self.names.lock().path(ino);
+        let base = match (&inner.shown, path) {
+            (Some(Shown::Foreign(id, _)), _) => Base::Version(id.etag.clone()),
+            (_, Some(path)) => self.tree.view(|view| view.base(&RelKey::file(&path))),
+            (_, None) => Base::Absent,
+        };
+        let extents = node.extents();
+        let pin = self.tree.pin(&extents);
+        let spool = self.log.spool();
+        let mut draft = Draft::new(Extents::default(), node.len, draft_attrs(&node), base);
+        for extent in extents.iter() {
+            match extent.from {
+                Source::Local { file, offset } if spool.is_segment(file) => {
+                    let len = usize::try_from(extent.len).map_err(|_| FsError::TooBig)?;
+                    let bytes = spool.read_at(file, offset, len)?;
+                    let from = Source::Local {
+                        file: FileNo::INLINE,
+                        offset: draft.buffer.len() as u64,
+                    };
+                    draft.buffer.extend_from_slice(&bytes);
+                    draft.extents.put(Extent {
+                        from,
+                        ..extent.clone()
+                    });
+                }
+                Source::Local { .. } | Source::Remote { .. } => draft.extents.put(extent.clone()),
+            }
+        }
+        draft.pins.push(pin);
+        Ok(draft)
+    }
+
+    fn write_draft(&self, inner: &mut Inner, offset: u64, data: &[u8]) -> Result<()> {
+        let end = offset
+            .checked_add(data.len() as u64)
+            .filter(|end| *end <= FILE_MAX);
+        end.ok_or(FsError::TooBig)?;
+        let Inner {
+            draft: Some(draft),
+            writer,
+            ..
+        } = inner
+        else {
+            return Ok(());
+        };
+        let may_inline = self.buffered.load(Ordering::Relaxed) < BUFFERED_MAX;
+        let before = draft.buffer.len();
+        let done = draft.write(writer, self.log.spool(), offset, data, may_inline);
+        draft.attrs.mtime = Some(clock());
+        self.buffered
+            .fetch_add(draft.buffer.len(), Ordering::Relaxed);
+        self.unbuffer(before);
+        Ok(done?)
+    }
+
+    /// Lets bytes of another file stand in this one. Small ones in a segment are copied.
+    fn splice(&self, inner: &mut Inner, at: u64, len: u64, extents: &Extents) -> Result<()> {
+        let spool = self.log.spool();
+        let Some(draft) = &mut inner.draft else {
+            return Ok(());
+        };
+        draft.splice(at, len, extents);
+        draft.pins.push(self.tree.pin(extents));
+        draft.attrs.mtime = Some(clock());
+        for extent in extents.iter() {
+            let Source::Local { file, offset } = extent.from else {
+                continue;
+            };
+            if spool.is_segment(file) {
+                debug_assert!(extent.len <= INLINE_MAX as u64, "a record's bytes are few");
+                let len = usize::try_from(extent.len).map_err(|_| FsError::TooBig)?;
+                let bytes = spool.read_at(file, offset, len)?;
+                self.write_draft(inner, at + extent.at, &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The open file that a truncate works on: a handle's, or one opened for its sake.
+    async fn borrow(self: &Arc<Self>, ino: Ino, fh: Option<Fh>) -> Result<Arc<OpenFile>> {
+        if let Some(fh) = fh {
+            return Ok(self.handles.file(fh)?.file);
+        }
+        let path = self.names.lock().path(ino);
+        if let Some(path) = path {
+            self.look(&path).await?;
+        }
+        self.names.lock().open_or_new(ino).ok_or(FsError::NotFound)
+    }
+
+    fn give_back(&self, ino: Ino, file: &OpenFile) {
+        let mut inner = file.inner.lock();
+        if inner.handles == 0 && inner.draft.is_none() {
+            inner.writer = None;
+            inner.shown = None;
+            self.names.lock().closed(ino);
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Asking the bucket for what is not known: which question is the cheapest, one question at a time
+//! for a name, and how long anybody waits for it.
+//!
+//! Invariants:
+//! - creating and looking up never list a directory: a name is asked for by a listing of the keys
+//!   that begin with it (about 0.6 KB), which tells of the object and of the directory at once;
+//! - what is known but old is answered with after `stale_after`, and at once while the bucket is
+//!   silent; what is unknown fails after `read_timeout`;
+//! - a question whose askers went away is answered all the same.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
+
+use crate::store::{ListRequest, ObjectStore, StoreError};
+use crate::tree::{Content, Seen, Tree};
+use crate::types::{Kind, ObjectKey, RelKey, RelPath};
+
+/// After a silence nobody waits again for this long.
+const QUIET: Duration = Duration::from_secs(5);
+/// Keys asked for at once when a name is looked up.
+const PROBE_KEYS: u16 = 3;
+const PAGE_KEYS: u16 = 1000;
+
+type Answer = Result<(), StoreError>;
+type Flight = Shared<BoxFuture<'static, Answer>>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Question {
+    Name(RelPath),
+    List(RelPath),
+    Deep(RelPath, usize),
+    Head(RelKey),
+    Empty(RelPath),
+}
+
+/// How well the wait ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Learnt {
+    /// The tree knows now.
+    Yes,
+    /// Nobody answered in time (or at all): what is known has to do.
+    Silence,
+    /// The bucket answered with an error.
+    Refused(StoreError),
+}
+
+/// Asks.
+pub(super) struct Learner {
+    tree: Arc<Tree>,
+    store: Arc<dyn ObjectStore>,
+    stale_after: Duration,
+    read_timeout: Duration,
+    flights: Mutex<HashMap<Question, Flight>>,
+    quiet_until: Mutex<Option<Instant>>,
+    stale: AtomicU64,
+}
+
+impl std::fmt::Debug for Learner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Learner({} in flight)", self.flights.lock().len())
+    }
+}
+
+impl Learner {
+    pub(super) fn new(
+        tree: Arc<Tree>,
+        store: Arc<dyn ObjectStore>,
+        stale_after: Duration,
+        read_timeout: Duration,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            tree,
+            store,
+            stale_after,
+            read_timeout,
+            flights: Mutex::default(),
+            quiet_until: Mutex::default(),
+            stale: AtomicU64::new(0),
+        })
+    }
+
+    /// Answers given with what was known before, since the bucket was silent.
+    pub(super) fn stale(&self) -> u64 {
+        self.stale.load(Ordering::Relaxed)
+    }
+
+    /// What is at `path`; `seen` is what the tree says of it now.
+    pub(super) async fn name(self: &Arc<Self>, path: &RelPath, seen: &Seen) -> Learnt {
+        let question = match seen {
+            Seen::Here(node, _) => match &node.content {
+                Content::Remote(..) => Question::Head(RelKey::file(path)),
+                _ if node.kind == Kind::Dir => Question::Empty(path.clone()),
+                _ => return Learnt::Yes,
+            },
+            Seen::NotHere(_) | Seen::Unknown => Question::Name(path.clone()),
+        };
+        self.wait(question, matches!(seen, Seen::Unknown)).await
+    }
+
+    /// All names of a directory.
+    pub(super) async fn list(self: &Arc<Self>, path: &RelPath, is_known: bool) -> Learnt {
+        self.wait(Question::List(path.clone()), !is_known).await
+    }
+
+    /// All keys below a directory, if they are not more than `limit`.
+    pub(super) async fn deep(self: &Arc<Self>, path: &RelPath, limit: usize) -> Learnt {
+        self.wait(Question::Deep(path.clone(), limit), true).await
+    }
+
+    /// The attributes of the object at a key.
+    pub(super) async fn head(self: &Arc<Self>, key: &RelKey) -> Learnt {
+        self.wait(Question::Head(key.clone()), true).await
+    }
+
+    /// Whether anything is in a directory.
+    pub(super) async fn empty(self: &Arc<Self>, path: &RelPath) -> Learnt {
+        self.wait(Question::Empty(path.clone()), true).await
+    }
+
+    async fn wait(self: &Arc<Self>, question: Question, is_needed: bool) -> Learnt {
+        let quiet = self.quiet_until.lock().is_some_and(|until| now() < until);
+        if quiet {
+            self.stale.fetch_add(1, Ordering::Relaxed);
+            return Learnt::Silence;
+        }
+        let patience = if is_needed {
+            self.read_timeout
+        } else {
+            self.stale_after
+        };
+        match tokio::time::timeout(patience, self.flight(question)).await {
+            Ok(Ok(())) => Learnt::Yes,
+            Ok(Err(error)) if !error.is_silence() => Learnt::Refused(error),
+            Ok(Err(_)) | Err(_) => {
+                *self.quiet_until.lock() = Some(now() + QUIET);
+                self.stale.fetch_add(1, Ordering::Relaxed);
+                Learnt::Silence
+            }
+        }
+    }
+
+    fn flight(self: &Arc<Self>, question: Question) -> Flight {
+        let mut flights = self.flights.lock();
+        if let Some(flight) = flights.get(&question) {
+            return flight.clone();
+        }
+        let asker = Arc::clone(self);
+        let asked = question.clone();
+        let task = tokio::spawn(async move {
+            let answer = asker.ask(&asked).await;
+            asker.flights.lock().remove(&asked);
+            if answer.is_ok() {
+                *asker.quiet_until.lock() = None;
+            }
+            answer
+        });
+        let flight = async move { task.await.unwrap_or(Err(StoreError::Deadline)) }
+            .boxed()
+            .shared();
+        flights.insert(question, flight.clone());
+        flight
+    }
+
+    async fn ask(&self, question: &Question) -> Answer {
+        match question {
+            Question::Name(path) => self.ask_name(path).await,
+            Question::List(path) => self.ask_list(path).await,
+            Question::Deep(path, limit) => self.ask_deep(path, *limit).await,
+            Question::Head(key) => self.ask_head(key).await,
+            Question::Empty(path) => self.ask_empty(path).await,
+        }
+    }
+
+    async fn ask_name(&self, path: &RelPath) -> Answer {
+        let asked = self.tree.ask();
+        let request = ListRequest {
+            prefix: path.as_str().into(),
+            delimited: true,
+            max_keys: PROBE_KEYS,
+            ..ListRequest::default()
+        };
+        let page = self.store.list(&request).await?;
+        if !asked.probed(path, &page) {
+            // Many keys begin with this name: whether it is a directory too must be asked for.
+            let page = self.store.list(&below(path, 1)).await?;
+            asked.dir_probed(path, !page.objects.is_empty() || !page.prefixes.is_empty());
+        }
+        Ok(())
+    }
+
+    async fn ask_list(&self, path: &RelPath) -> Answer {
+        let asked = self.tree.ask();
+        let mut request = ListRequest {
+            delimited: true,
+            ..below(path, PAGE_KEYS)
+        };
+        let mut is_there = path.is_root();
+        loop {
+            let page = self.store.list(&request).await?;
+            is_there |= !page.objects.is_empty() || !page.prefixes.is_empty();
+            asked.page(path, &page);
+            match page.next {
+                Some(next) => request.continuation = Some(next),
+                None => break,
+            }
+        }
+        if !is_there {
+            asked.dir_probed(path, false);
+        }
+        asked.listed(path);
+        Ok(())
+    }
+
+    async fn ask_deep(&self, path: &RelPath, limit: usize) -> Answer {
+        let asked = self.tree.ask();
+        let mut request = below(path, PAGE_KEYS);
+        let mut count = 0;
+        loop {
+            let page = self.store.list(&request).await?;
+            count += page.objects.len();
+            asked.deep_page(path, &page);
+            match page.next {
+                _ if count > limit => return Ok(()),
+                Some(next) => request.continuation = Some(next),
+                None => break,
+            }
+        }
+        asked.deep_listed(path);
+        Ok(())
+    }
+
+    async fn ask_head(&self, key: &RelKey) -> Answer {
+        let asked = self.tree.ask();
+        let known = self.tree.known(key);
+        let has_attrs = known
+            .as_ref()
+            .is_some_and(|known| self.tree.remembered(&known.id).is_some());
+        let unless = known
+            .as_ref()
+            .filter(|_| has_attrs)
+            .map(|known| &known.id.etag);
+        match self.store.head(&ObjectKey::from(key), unless).await {
+            Ok(meta) => asked.head(key, Some(&meta)),
+            Err(StoreError::NotModified) => asked.head(key, known.as_ref()),
+            Err(StoreError::NotFound) => asked.head(key, None),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    async fn ask_empty(&self, path: &RelPath) -> Answer {
+        let asked = self.tree.ask();
+        let request = ListRequest {
+            delimited: true,
+            ..below(path, 2)
+        };
+        let page = self.store.list(&request).await?;
+        if !path.is_root() {
+            asked.dir_probed(path, !page.objects.is_empty() || !page.prefixes.is_empty());
+        }
+        asked.page(path, &page);
+        if page.next.is_none() {
+            asked.listed(path);
+        }
+        Ok(())
+    }
+}
+
+fn below(path: &RelPath, max_keys: u16) -> ListRequest {
+    ListRequest {
+        prefix: path.dir_prefix(),
+        max_keys,
+        ..ListRequest::default()
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,355 @@
+//! The POSIX verbs over tree, log and reader.
+//!
+//! Invariants:
+//! - no verb waits for the network longer than `stale_after` for what is known, `read_timeout` for
+//!   what is not; changes never wait for it (but `close=uploaded`, bounded by its own options);
+//! - a name change answers once its record is flushed, in every mode;
+//! - LOCK ORDER: an open file's lock < the table of names < the tree < leaf locks (handles,
+//!   flights). All are plain mutexes; none is held across an await or a flush.
+
+mod attr;
+mod dir;
+mod draft;
+mod error;
+mod file;
+mod handle;
+mod inode;
+mod io;
+mod learn;
+mod mime;
+mod names;
+mod open;
+mod rename;
+mod seal;
+mod xattr;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::log::Log;
+use crate::read::Reader;
+use crate::store::ObjectStore;
+use crate::tree::Tree;
+use crate::types::{Attrs, Kind, Time};
+
+use handle::Handles;
+use inode::Table;
+use learn::Learner;
+
+pub use error::FsError;
+
+/// What a verb answers.
+pub type Result<T> = std::result::Result<T, FsError>;
+
+/// A kernel inode number; 1 is the root. Never reused in a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ino(pub u64);
+
+/// A file or directory handle. Never reused in a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fh(pub u64);
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// Effective user.
+    pub uid: u32,
+    /// Effective group.
+    pub gid: u32,
+    /// Process.
+    pub pid: u32,
+}
+
+/// How `statfs` answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatfsMode {
+    /// Huge and empty.
+    Cloud,
+    /// The spool's file system.
+    Spool,
+}
+
+/// Settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Within it what is known is trusted.
+    pub ttl: Duration,
+    /// No name operation waits longer for the network.
+    pub stale_after: Duration,
+    /// Listing an unknown directory, or a cold read, waits at most so long.
+    pub read_timeout: Duration,
+    /// Shown where the object does not say.
+    pub uid: u32,
+    /// Shown where the object does not say.
+    pub gid: u32,
+    /// Permission bits of files that do not say.
+    pub file_mode: u32,
+    /// Permission bits of directories that do not say.
+    pub dir_mode: u32,
+    /// Bits taken off every file mode shown.
+    pub fmask: u32,
+    /// Bits taken off every directory mode shown.
+    pub dmask: u32,
+    /// `ro`.
+    pub read_only: bool,
+    /// Known objects a directory rename may carry.
+    pub rename_limit: usize,
+    /// How `statfs` answers.
+    pub statfs: StatfsMode,
+    /// Longest key below the prefix in bytes (1,024 less the prefix).
+    pub key_max: usize,
+    /// `close=uploaded`.
+    pub close_uploaded: bool,
+    /// `fsync=uploaded`.
+    pub fsync_uploaded: bool,
+    /// Waiting in close for the upload ends after this long without a sent byte.
+    pub close_timeout: Duration,
+    /// Waiting in close for the upload ends after this long.
+    pub close_max: Duration,
+    /// Give new objects a Content-Type by their name's ending.
+    pub content_type_auto: bool,
+}
+
+/// What `stat` shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Stat {
+    /// Inode.
+    pub ino: Ino,
+    /// Bytes.
+    pub size: u64,
+    /// Kind.
+    pub kind: Kind,
+    /// Permission bits.
+    pub perm: u16,
+    /// Links: 1 for files, 2 for directories.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// mtime; atime and ctime show the same.
+    pub mtime: Time,
+}
+
+/// An entry of a directory.
+#[derive(Clone, Debug)]
+pub struct DirEntry {
+    /// Its name's bytes (`.` and `..` too).
+    pub name: Vec<u8>,
+    /// Its inode (for readdirplus: counted as looked up, if not `.` or `..`).
+    pub stat: Stat,
+    /// Offset to hand back for the entry behind it.
+    pub next: i64,
+}
+
+/// What `open` and `create` answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened {
+    /// The handle.
+    pub fh: Fh,
+    /// The kernel's pages of this inode are still right (`FOPEN_KEEP_CACHE`).
+    pub keep_cache: bool,
+}
+
+/// A time for `setattr`.
+#[derive(Clone, Copy, Debug)]
+pub enum SetTime {
+    /// This one.
+    At(Time),
+    /// The daemon's now.
+    Now,
+}
+
+/// What `setattr` changes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetAttr {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Truncate or extend.
+    pub size: Option<u64>,
+    /// mtime.
+    pub mtime: Option<SetTime>,
+    /// The handle it came by.
+    pub fh: Option<Fh>,
+}
+
+/// Flags of rename.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenameFlags {
+    /// Replace what is there.
+    Replace,
+    /// `RENAME_NOREPLACE`.
+    NoReplace,
+    /// `RENAME_EXCHANGE`.
+    Exchange,
+}
+
+/// What `statfs` answers, in blocks of 4 KiB.
+#[derive(Clone, Copy, Debug)]
+pub struct StatFs {
+    /// All blocks.
+    pub blocks: u64,
+    /// Free ones.
+    pub free: u64,
+    /// Files, as many as can be.
+    pub files: u64,
+}
+
+/// What `Fs::new` stands on.
+#[derive(Debug)]
+pub struct Parts {
+    /// The tree.
+    pub tree: Arc<Tree>,
+    /// The reader.
+    pub reader: Arc<Reader>,
+    /// The store.
+    pub store: Arc<dyn ObjectStore>,
+    /// The log.
+    pub log: Arc<Log>,
+    /// What restarts the timer of a close that waits.
+    pub progress: Progress,
+}
+
+/// Tells how many bytes were sent so far.
+#[derive(Clone)]
+pub struct Progress(pub Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl std::fmt::Debug for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Progress({})", (self.0)())
+    }
+}
+
+/// The file system. Every verb may be called from any task; none panics on any input.
+#[derive(Debug)]
+pub struct Fs {
+    config: Config,
+    tree: Arc<Tree>,
+    reader: Arc<Reader>,
+    log: Arc<Log>,
+    learner: Arc<Learner>,
+    names: Mutex<Table>,
+    handles: Handles,
+    root: Mutex<Attrs>,
+    /// Bytes in the buffers of drafts.
+    buffered: AtomicUsize,
+    progress: Progress,
+}
+
+impl Fs {
+    /// Builds the verbs.
+    #[must_use]
+    pub fn new(config: Config, parts: Parts) -> Arc<Self> {
+        let Parts {
+            tree,
+            reader,
+            store,
+            log,
+            progress,
+        } = parts;
+        let learner = Learner::new(
+            Arc::clone(&tree),
+            store,
+            config.stale_after,
+            config.read_timeout,
+        );
+        let root = Attrs {
+            kind: Kind::Dir,
+            ..Attrs::default()
+        };
+        Arc::new(Self {
+            config,
+            tree,
+            reader,
+            log,
+            learner,
+            names: Mutex::new(Table::new()),
+            handles: Handles::default(),
+            root: Mutex::new(root),
+            buffered: AtomicUsize::new(0),
+            progress,
+        })
+    }
+
+    /// How long the kernel may trust what it was told of a name or of attributes.
+    #[must_use]
+    pub fn kernel_ttl(&self) -> Duration {
+        self.config.ttl.min(KERNEL_TTL)
+    }
+
+    /// Answers given with what was known before, since the bucket was silent.
+    #[must_use]
+    pub fn stale_answers(&self) -> u64 {
+        self.learner.stale()
+    }
+
+    /// The kernel drops `count` references to an inode.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        self.names.lock().forget(ino, count);
+    }
+
+    /// `statfs`.
+    ///
+    /// # Errors
+    /// None now.
+    pub fn statfs(&self) -> Result<StatFs> {
+        let files = 1 << 40;
+        Ok(match self.config.statfs {
+            StatfsMode::Cloud => StatFs {
+                blocks: 1 << 40,
+                free: 1 << 40,
+                files,
+            },
+            StatfsMode::Spool => {
+                let (used, cap) = self.log.spool().usage();
+                StatFs {
+                    blocks: cap / BLOCK,
+                    free: cap.saturating_sub(used) / BLOCK,
+                    files,
+                }
+            }
+        })
+    }
+
+    /// All that was acknowledged is durable already; this flushes what was not, for `fsync` of a
+    /// directory.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub async fn fsyncdir(&self, _ino: Ino) -> Result<()> {
+        Ok(self.log.flushed(self.tree.now()).await?)
+    }
+
+    fn must_be_writable(&self) -> Result<()> {
+        if self.config.read_only {
+            Err(FsError::ReadOnly)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Attributes and names are cheap to ask for, so the kernel does so at least once a second.
+const KERNEL_TTL: Duration = Duration::from_secs(1);
+/// The unit of `StatFs`.
+const BLOCK: u64 = 4096;
+
+fn clock() -> Time {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    Time {
+        secs: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        nanos: since.subsec_nanos(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,402 @@
+//! Names: lookup, and the changes that make or remove one: each a check and one record, answered
+//! once the record is flushed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::log::{Change, Refusal};
+use crate::tree::{Content, Freshness, Node, Seen, View};
+use crate::types::{
+    Attrs, Extent, Extents, FileNo, Generation, Kind, Name, RelKey, RelPath, Seq, Source, Want,
+};
+
+use super::inode::Table;
+use super::learn::Learnt;
+use super::{Caller, Fs, FsError, Ino, Result, Stat, clock};
+
+impl Fs {
+    /// Looks a name up; the answer counts as one reference of the kernel's.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unreachable` where only the bucket could tell.
+    pub async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Stat> {
+        let name = Name::from_bytes(name).map_err(|_| FsError::NotFound)?;
+        let (_, seen) = self.see(parent, &name).await?;
+        if let Seen::Here(node, _) = &seen {
+            self.part_ways(parent, &name, node);
+        }
+        self.found(parent, &name)
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// `Exists`, and those of every change.
+    pub async fn mkdir(&self, parent: Ino, name: &[u8], mode: u32, caller: Caller) -> Result<Stat> {
+        self.must_be_writable()?;
+        let name = Name::from_bytes(name)?;
+        let was_known = !matches!(self.see(parent, &name).await?.1, Seen::Unknown);
+        let attrs = Attrs::new(Kind::Dir, mode, caller.uid, caller.gid, clock());
+        let (path, seq) = self.make(parent, &name, |_| {
+            let generation = Generation {
+                extents: Extents::default(),
+                len: 0,
+                attrs,
+            };
+            (Want::Object(Arc::new(generation)), Vec::new())
+        })?;
+        if was_known {
+            self.tree.learn_empty(&path);
+        }
+        self.log.flushed(seq).await?;
+        self.found(parent, &name)
+    }
+
+    /// Makes an empty regular file.
+    ///
+    /// # Errors
+    /// `Exists`, and those of every change.
+    pub async fn mknod(&self, parent: Ino, name: &[u8], mode: u32, caller: Caller) -> Result<Stat> {
+        self.must_be_writable()?;
+        let name = Name::from_bytes(name)?;
+        self.see(parent, &name).await?;
+        let attrs = self.file_attrs(&name, mode, caller);
+        let (_, seq) = self.make(parent, &name, |_| {
+            let generation = Generation {
+                extents: Extents::default(),
+                len: 0,
+                attrs,
+            };
+            (Want::Object(Arc::new(generation)), Vec::new())
+        })?;
+        self.log.flushed(seq).await?;
+        self.found(parent, &name)
+    }
+
+    /// Makes a symbolic link.
+    ///
+    /// # Errors
+    /// `Exists`, and those of every change.
+    pub async fn symlink(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        target: &[u8],
+        caller: Caller,
+    ) -> Result<Stat> {
+        self.must_be_writable()?;
+        let name = Name::from_bytes(name)?;
+        self.see(parent, &name).await?;
+        let attrs = Attrs::new(Kind::Symlink, 0o777, caller.uid, caller.gid, clock());
+        let (_, seq) = self.make(parent, &name, |_| {
+            let len = target.len() as u64;
+            let mut extents = Extents::default();
+            let from = Source::Local {
+                file: FileNo::INLINE,
+                offset: 0,
+            };
+            extents.put(Extent { at: 0, len, from });
+            let generation = Generation {
+                extents,
+                len,
+                attrs,
+            };
+            (Want::Object(Arc::new(generation)), target.to_vec())
+        })?;
+        self.log.flushed(seq).await?;
+        self.found(parent, &name)
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// `Invalid` for what is none; of the read.
+    pub async fn readlink(&self, ino: Ino) -> Result<Bytes> {
+        let path = self.names.lock().path(ino).ok_or(FsError::NotFound)?;
+        let Seen::Here(node, _) = self.tree.view(|view| view.lookup(&path)) else {
+            return Err(FsError::NotFound);
+        };
+        if node.kind != Kind::Symlink {
+            return Err(FsError::Invalid);
+        }
+        let size = usize::try_from(node.len).map_err(|_| FsError::Invalid)?;
+        let window = crate::read::Window::default();
+        Ok(self
+            .reader
+            .read_at(&node.extents(), node.len, 0, size, &window)
+            .await?)
+    }
+
+    /// Removes a file or symbolic link. Open handles go on with what they have.
+    ///
+    /// # Errors
+    /// `NotFound`, `IsDir`, and those of every change.
+    pub async fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        self.must_be_writable()?;
+        let name = Name::from_bytes(name)?;
+        self.see(parent, &name).await?;
+        let (orphan, seq) = {
+            let mut table = self.names.lock();
+            let path = child(&table, parent, &name)?;
+            let key = RelKey::file(&path);
+            let mut removed = None;
+            let seq = self.tree.change::<FsError>(|view| {
+                let node = here(view, &path)?;
+                if node.kind == Kind::Dir {
+                    return Err(FsError::IsDir);
+                }
+                let base = view.base(&key);
+                removed = Some(node);
+                Ok((
+                    vec![Change {
+                        key,
+                        want: Want::Gone,
+                        base,
+                        number: None,
+                    }],
+                    Vec::new(),
+                ))
+            })?;
+            (table.detach(parent, &name).zip(removed), seq)
+        };
+        if let Some((ino, node)) = orphan {
+            self.orphan(ino, node);
+        }
+        Ok(self.log.flushed(seq).await?)
+    }
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDir`, `NotEmpty`, and those of every change.
+    pub async fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
+        self.must_be_writable()?;
+        let name = Name::from_bytes(name)?;
+        let (path, _) = self.see(parent, &name).await?;
+        self.know_if_empty(&path).await?;
+        let seq = {
+            let mut table = self.names.lock();
+            let path = child(&table, parent, &name)?;
+            let key = RelKey::dir(&path);
+            let seq = self.tree.change::<FsError>(|view| {
+                if here(view, &path)?.kind != Kind::Dir {
+                    return Err(FsError::NotDir);
+                }
+                if !view.is_empty(&path) {
+                    return Err(FsError::NotEmpty);
+                }
+                let base = view.base(&key);
+                Ok((
+                    vec![Change {
+                        key,
+                        want: Want::Gone,
+                        base,
+                        number: None,
+                    }],
+                    Vec::new(),
+                ))
+            })?;
+            table.detach(parent, &name);
+            seq
+        };
+        Ok(self.log.flushed(seq).await?)
+    }
+
+    /// What is at a name, the bucket asked if that is needed.
+    pub(super) async fn see(&self, parent: Ino, name: &Name) -> Result<(RelPath, Seen)> {
+        let path = child(&self.names.lock(), parent, name)?;
+        let seen = self.look(&path).await?;
+        Ok((path, seen))
+    }
+
+    /// What is at a path, the bucket asked if that is needed. Never `Unknown`.
+    pub(super) async fn look(&self, path: &RelPath) -> Result<Seen> {
+        let seen = self.tree.view(|view| view.lookup(path));
+        if matches!(
+            &seen,
+            Seen::Here(_, Freshness::Fresh) | Seen::NotHere(Freshness::Fresh)
+        ) {
+            return Ok(seen);
+        }
+        match self.learner.name(path, &seen).await {
+            Learnt::Yes => {
+                let again = self.tree.view(|view| view.lookup(path));
+                // A file that vanished may have become a directory: one more question tells.
+                if matches!(again, Seen::Unknown) && !matches!(seen, Seen::Unknown) {
+                    self.learner.name(path, &again).await;
+                    return Ok(self.tree.view(|view| view.lookup(path)));
+                }
+                Ok(again)
+            }
+            Learnt::Silence if matches!(seen, Seen::Unknown) => Err(FsError::Unreachable),
+            Learnt::Silence => Ok(seen),
+            Learnt::Refused(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes sure that it is known whether a directory is empty.
+    pub(super) async fn know_if_empty(&self, path: &RelPath) -> Result<()> {
+        let is_known = self
+            .tree
+            .view(|view| !view.is_empty(path) || view.listed(path) == Some(Freshness::Fresh));
+        if is_known {
+            return Ok(());
+        }
+        let was_listed = self.tree.view(|view| view.listed(path)).is_some();
+        match self.learner.empty(path).await {
+            Learnt::Silence if !was_listed => Err(FsError::Unreachable),
+            Learnt::Yes | Learnt::Silence => Ok(()),
+            Learnt::Refused(error) => Err(error.into()),
+        }
+    }
+
+    /// The node at a name as far as known, interned for the kernel.
+    pub(super) fn found(&self, parent: Ino, name: &Name) -> Result<Stat> {
+        let (ino, node, path) = {
+            let mut table = self.names.lock();
+            let path = child(&table, parent, name)?;
+            let node = self.tree.view(|view| here(view, &path))?;
+            (table.intern(parent, name, node.kind), node, path)
+        };
+        Ok(self.stat(ino, &path, &node))
+    }
+
+    /// Takes the name from an open inode that shows another foreign version than `node`.
+    pub(super) fn part_ways(&self, parent: Ino, name: &Name, node: &Node) {
+        let file = {
+            let table = self.names.lock();
+            table
+                .peek(parent, name)
+                .and_then(|ino| table.open_file(ino))
+        };
+        let Some(file) = file else { return };
+        let continues = file
+            .inner
+            .lock()
+            .shown
+            .as_ref()
+            .is_none_or(|shown| shown.continues_as(node));
+        if !continues {
+            self.names.lock().detach(parent, name);
+        }
+    }
+
+    /// The content of an open inode whose name is gone stays readable through its handles.
+    pub(super) fn orphan(&self, ino: Ino, node: Node) {
+        let Some(file) = self.names.lock().open_file(ino) else {
+            return;
+        };
+        let pin = self.tree.pin(&node.extents());
+        let mut inner = file.inner.lock();
+        inner.orphan = Some((node, pin));
+    }
+
+    /// Attributes of a new file.
+    pub(super) fn file_attrs(&self, name: &Name, mode: u32, caller: Caller) -> Attrs {
+        let mut attrs = Attrs::new(Kind::File, mode, caller.uid, caller.gid, clock());
+        if self.config.content_type_auto
+            && let Some(headers) = &mut attrs.headers
+        {
+            headers.content_type = super::mime::content_type(name).map(Into::into);
+        }
+        attrs
+    }
+
+    /// One new name.
+    pub(super) fn make(
+        &self,
+        parent: Ino,
+        name: &Name,
+        content: impl FnOnce(&RelPath) -> (Want, Vec<u8>),
+    ) -> Result<(RelPath, Seq)> {
+        let table = self.names.lock();
+        let path = child(&table, parent, name)?;
+        let (want, inline) = content(&path);
+        let is_dir = matches!(&want, Want::Object(made) if made.attrs.kind == Kind::Dir);
+        let key = if is_dir {
+            RelKey::dir(&path)
+        } else {
+            RelKey::file(&path)
+        };
+        self.must_fit(&key)?;
+        let seq = self.tree.change::<FsError>(|view| {
+            if matches!(view.lookup(&path), Seen::Here(..)) {
+                return Err(FsError::Exists);
+            }
+            allowed(view, &path)?;
+            let base = view.base(&key);
+            Ok((
+                vec![Change {
+                    key,
+                    want,
+                    base,
+                    number: None,
+                }],
+                inline,
+            ))
+        })?;
+        Ok((path, seq))
+    }
+
+    /// Whether the key is not longer than S3 takes.
+    pub(super) fn must_fit(&self, key: &RelKey) -> Result<()> {
+        if key.as_str().len() > self.config.key_max {
+            Err(FsError::NameTooLong)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// The path of a name in a directory that still has one.
+pub(super) fn child(table: &Table, parent: Ino, name: &Name) -> Result<RelPath> {
+    if table.kind(parent).is_some_and(|kind| kind != Kind::Dir) {
+        return Err(FsError::NotDir);
+    }
+    Ok(table.path(parent).ok_or(FsError::NotFound)?.join(name))
+}
+
+/// What is at a path as far as known.
+pub(super) fn here(view: &View<'_>, path: &RelPath) -> Result<Node> {
+    match view.lookup(path) {
+        Seen::Here(node, _) => Ok(*node),
+        Seen::NotHere(_) => Err(FsError::NotFound),
+        Seen::Unknown => Err(FsError::Unreachable),
+    }
+}
+
+/// Whether S3 has refused a change in this directory: the next writer learns.
+pub(super) fn allowed(view: &View<'_>, path: &RelPath) -> Result<()> {
+    match view.refusal(path) {
+        None => Ok(()),
+        Some(Refusal::Denied(_)) => Err(FsError::Denied),
+        Some(Refusal::Quota(_)) => Err(FsError::Quota),
+        Some(Refusal::Invalid(text)) => {
+            Err(FsError::Store(crate::store::StoreError::Invalid(text)))
+        }
+    }
+}
+
+/// A node as a generation that can be wanted at another key.
+pub(super) fn as_generation(node: &Node) -> Generation {
+    let mut attrs = node.attrs.clone().unwrap_or_else(|| Attrs {
+        kind: node.kind,
+        ..Attrs::default()
+    });
+    // Elsewhere the object gets a new LastModified: what was shown as its mtime goes along.
+    attrs.mtime = attrs.mtime.or(node
+        .modified
+        .map(|secs| crate::types::Time { secs, nanos: 0 }));
+    match &node.content {
+        Content::Pending(generation, _) => Generation {
+            attrs,
+            ..(**generation).clone()
+        },
+        Content::Remote(..) | Content::Open(_) | Content::None => Generation {
+            extents: node.extents(),
+            len: node.len,
+            attrs,
+        },
+    }
+}

@@ -1,0 +1,285 @@
+//! Rename: every visible key below the old name is wanted at the new one, in one record.
+//!
+//! A directory is carried over key by key (at most `rename_limit` objects of the bucket): what is
+//! pending moves with its bytes, what is in the bucket is wanted by reference, the old keys are
+//! wanted gone. So a crash, a listing or another rename meets nothing but wanted states.
+
+use std::sync::Arc;
+
+use crate::log::Change;
+use crate::tree::{Content, Node, View};
+use crate::types::{Attrs, Extents, Generation, Kind, Name, RelKey, RelPath, Seq, Want};
+
+use super::learn::Learnt;
+use super::names::{allowed, as_generation, child, here};
+use super::{Fs, FsError, Ino, RenameFlags, Result};
+
+/// What a rename did, for the inodes.
+struct Moved {
+    seq: Seq,
+    replaced: Option<Node>,
+    dirs: Vec<RelPath>,
+}
+
+impl Fs {
+    /// Renames a file, symlink or directory.
+    ///
+    /// # Errors
+    /// Those of rename(2); `TooManyObjects` above `rename_limit`, so that `mv` copies knowingly.
+    pub async fn rename(
+        &self,
+        from: (Ino, &[u8]),
+        to: (Ino, &[u8]),
+        flags: RenameFlags,
+    ) -> Result<()> {
+        self.must_be_writable()?;
+        let from = (from.0, Name::from_bytes(from.1)?);
+        let to = (to.0, Name::from_bytes(to.1)?);
+        let (old, _) = self.see(from.0, &from.1).await?;
+        let (new, _) = self.see(to.0, &to.1).await?;
+        self.know_subtrees(&old, &new).await?;
+        let (moved, orphan, file) = {
+            let mut table = self.names.lock();
+            let old = child(&table, from.0, &from.1)?;
+            let new = child(&table, to.0, &to.1)?;
+            if old == new {
+                return self.tree.view(|view| here(view, &old)).map(|_| ());
+            }
+            let moved = match flags {
+                RenameFlags::Exchange => self.exchange(&old, &new)?,
+                RenameFlags::Replace => self.move_to(&old, &new, false)?,
+                RenameFlags::NoReplace => self.move_to(&old, &new, true)?,
+            };
+            let (a, b) = ((from.0, &from.1), (to.0, &to.1));
+            let replaced = if flags == RenameFlags::Exchange {
+                table.exchange(a, b);
+                None
+            } else {
+                table.rename(a, b)
+            };
+            let file = table.peek(to.0, &to.1).and_then(|ino| table.open_file(ino));
+            (moved, replaced, file)
+        };
+        if let Some((ino, node)) = orphan.zip(moved.replaced) {
+            self.orphan(ino, node);
+        }
+        if let Some(file) = file {
+            let is_held = file.inner.lock().writers > 0;
+            self.tree.hold(&new, is_held);
+            self.shows_own(&file, moved.seq);
+        }
+        for dir in &moved.dirs {
+            self.tree.learn_empty(dir);
+        }
+        Ok(self.log.flushed(moved.seq).await?)
+    }
+
+    /// Makes sure that all below a directory is known, and whether the target is empty.
+    async fn know_subtrees(&self, old: &RelPath, new: &RelPath) -> Result<()> {
+        let is_dir = |path: &RelPath| {
+            self.tree
+                .view(|view| here(view, path).is_ok_and(|n| n.kind == Kind::Dir))
+        };
+        if !is_dir(old) {
+            return Ok(());
+        }
+        if !self.tree.view(|view| view.subtree(old)).1 {
+            match self.learner.deep(old, self.config.rename_limit).await {
+                Learnt::Yes => {}
+                Learnt::Silence => return Err(FsError::Unreachable),
+                Learnt::Refused(error) => return Err(error.into()),
+            }
+        }
+        if is_dir(new) {
+            self.know_if_empty(new).await?;
+        }
+        Ok(())
+    }
+
+    fn move_to(&self, old: &RelPath, new: &RelPath, must_be_new: bool) -> Result<Moved> {
+        let (mut replaced, mut dirs) = (None, Vec::new());
+        let limits = (self.config.rename_limit, self.config.key_max);
+        let seq = self.tree.change::<FsError>(|view| {
+            let node = here(view, old)?;
+            allowed(view, new)?;
+            if node.kind == Kind::Dir && new.is_within(old) {
+                return Err(FsError::Invalid);
+            }
+            match here(view, new) {
+                Ok(_) if must_be_new => return Err(FsError::Exists),
+                Ok(there) => {
+                    may_replace(view, &node, &there, new)?;
+                    replaced = Some(there);
+                }
+                Err(FsError::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+            let changes = if node.kind == Kind::Dir {
+                let (changes, made) = move_dir(view, old, new, limits)?;
+                dirs = made;
+                changes
+            } else {
+                move_file(view, &node, old, new)
+            };
+            if changes
+                .iter()
+                .any(|change| change.key.as_str().len() > limits.1)
+            {
+                return Err(FsError::NameTooLong);
+            }
+            Ok((changes, Vec::new()))
+        })?;
+        Ok(Moved {
+            seq,
+            replaced,
+            dirs,
+        })
+    }
+
+    fn exchange(&self, a: &RelPath, b: &RelPath) -> Result<Moved> {
+        let seq = self.tree.change::<FsError>(|view| {
+            let (first, second) = (here(view, a)?, here(view, b)?);
+            if first.kind == Kind::Dir || second.kind == Kind::Dir {
+                return Err(FsError::Invalid);
+            }
+            let to = |path: &RelPath, node: &Node| {
+                let key = RelKey::file(path);
+                let base = view.base(&key);
+                Change {
+                    want: wanted(node),
+                    base,
+                    key,
+                    number: None,
+                }
+            };
+            Ok((vec![to(b, &first), to(a, &second)], Vec::new()))
+        })?;
+        Ok(Moved {
+            seq,
+            replaced: None,
+            dirs: Vec::new(),
+        })
+    }
+}
+
+fn may_replace(view: &View<'_>, node: &Node, there: &Node, new: &RelPath) -> Result<()> {
+    match (node.kind == Kind::Dir, there.kind == Kind::Dir) {
+        (false, false) => Ok(()),
+        (false, true) => Err(FsError::IsDir),
+        (true, false) => Err(FsError::NotDir),
+        (true, true) if view.is_empty(new) => Ok(()),
+        (true, true) => Err(FsError::NotEmpty),
+    }
+}
+
+/// A node's content wanted at another key.
+fn wanted(node: &Node) -> Want {
+    match (&node.content, &node.attrs) {
+        (Content::Open(_), Some(attrs)) => Want::Open {
+            attrs: Box::new(attrs.clone()),
+            file: None,
+        },
+        _ => Want::Object(Arc::new(as_generation(node))),
+    }
+}
+
+fn gone(view: &View<'_>, key: RelKey) -> Change {
+    Change {
+        want: Want::Gone,
+        base: view.base(&key),
+        key,
+        number: None,
+    }
+}
+
+fn move_file(view: &View<'_>, node: &Node, old: &RelPath, new: &RelPath) -> Vec<Change> {
+    let key = RelKey::file(new);
+    let base = view.base(&key);
+    vec![
+        Change {
+            want: wanted(node),
+            base,
+            key,
+            number: None,
+        },
+        gone(view, RelKey::file(old)),
+    ]
+}
+
+/// The changes of a directory's rename, and the directories that are thereby wholly known.
+fn move_dir(
+    view: &View<'_>,
+    old: &RelPath,
+    new: &RelPath,
+    limits: (usize, usize),
+) -> Result<(Vec<Change>, Vec<RelPath>)> {
+    let (nodes, is_complete) = view.subtree(old);
+    let in_bucket = nodes
+        .iter()
+        .filter(|(_, node)| matches!(node.content, Content::Remote(..)));
+    if in_bucket.count() > limits.0 {
+        return Err(FsError::TooManyObjects);
+    }
+    if !is_complete && view.listed(old).is_none() && nodes.is_empty() {
+        return Err(FsError::Unreachable);
+    }
+    let mut dirs = std::collections::BTreeSet::from([old.clone()]);
+    let mut changes = Vec::new();
+    for (key, node) in &nodes {
+        let path = key.path();
+        let Some(moved) = path.rebased(old, new) else {
+            continue;
+        };
+        let to = if key.is_dir() {
+            RelKey::dir(&moved)
+        } else {
+            RelKey::file(&moved)
+        };
+        let base = view.base(&to);
+        changes.push(Change {
+            want: wanted(node),
+            base,
+            key: to,
+            number: None,
+        });
+        if !key.is_dir() {
+            changes.push(gone(view, key.clone()));
+        }
+        let mut dir = if key.is_dir() {
+            Some(path)
+        } else {
+            path.parent()
+        };
+        while let Some(at) = dir.filter(|at| at.is_within(old)) {
+            dir = at.parent();
+            dirs.insert(at);
+        }
+    }
+    // Every directory is gone under its old name, marker or not, until its keys are.
+    changes.extend(dirs.iter().map(|dir| gone(view, RelKey::dir(dir))));
+    let marker = RelKey::dir(new);
+    if !changes.iter().any(|change| change.key == marker) && nodes.is_empty() {
+        let attrs = Attrs {
+            kind: Kind::Dir,
+            headers: Some(Default::default()),
+            ..Attrs::default()
+        };
+        let empty = Generation {
+            extents: Extents::default(),
+            len: 0,
+            attrs,
+        };
+        let base = view.base(&marker);
+        changes.push(Change {
+            want: Want::Object(Arc::new(empty)),
+            base,
+            key: marker,
+            number: None,
+        });
+    }
+    let made = dirs
+        .iter()
+        .filter_map(|dir| dir.rebased(old, new))
+        .collect();
+    Ok((changes, made))
+}

@@ -1,0 +1,228 @@
+//! When a generation is made of a draft, and who waits for what.
+//!
+//! | who | makes a generation | waits until |
+//! |---|---|---|
+//! | flush (each close), fsync, the last writer's release | if the file is dirty | it is durable here |
+//! | truncate of a file nobody writes to | yes | it is durable here |
+//! | flush by the opener with `close=uploaded`, fsync with `fsync=uploaded` | if dirty | it is in S3, or a timer ends |
+//!
+//! Invariants: bytes are flushed before the record that names them is appended, the record before
+//! the answer; after a failed flush of its bytes a file is poisoned: nothing of it is acknowledged
+//! any more until it is closed by all.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::log::Change;
+use crate::tree::{Seen, View};
+use crate::types::{Attrs, Base, Extents, Generation, RelKey, RelPath, Seq, Want};
+
+use super::draft::Writer;
+use super::file::{OpenFile, Shown};
+use super::{Fh, Fs, FsError, Ino, Result};
+
+/// What a seal names, taken at one moment.
+struct Snapshot {
+    extents: Extents,
+    inline: Vec<u8>,
+    len: u64,
+    attrs: Attrs,
+    epoch: u64,
+    shown: Option<Shown>,
+    base: Base,
+    flush: Option<Arc<crate::log::DataFile>>,
+    is_held: bool,
+}
+
+impl Fs {
+    /// `flush`: one per close of a descriptor.
+    ///
+    /// # Errors
+    /// Of the disk; `NotYet` with `close=uploaded`.
+    pub async fn flush(&self, _ino: Ino, fh: Fh, pid: u32) -> Result<()> {
+        let handle = self.handles.file(fh)?;
+        let sealed = self.seal(&handle.file, false).await?;
+        match sealed {
+            Some((key, number)) if self.config.close_uploaded && handle.opener == pid => {
+                self.uploaded(&key, number).await
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// `fsync`.
+    ///
+    /// # Errors
+    /// Of the disk; `NotYet` with `fsync=uploaded`.
+    pub async fn fsync(&self, _ino: Ino, fh: Fh) -> Result<()> {
+        let handle = self.handles.file(fh)?;
+        let sealed = self.seal(&handle.file, false).await?;
+        self.log.flushed(self.tree.now()).await?;
+        match sealed {
+            Some((key, number)) if self.config.fsync_uploaded => self.uploaded(&key, number).await,
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Makes a generation of what was written since the last one; answers its key and number.
+    /// `is_last`: no writer will be left.
+    pub(super) async fn seal(
+        &self,
+        file: &Arc<OpenFile>,
+        is_last: bool,
+    ) -> Result<Option<(RelKey, Seq)>> {
+        let _one_at_a_time = file
+            .seal
+            .acquire()
+            .await
+            .map_err(|_| FsError::Disk(libc::EIO))?;
+        let Some(snapshot) = self.snapshot(file)? else {
+            return Ok(None);
+        };
+        if let Some(data) = &snapshot.flush {
+            let data = Arc::clone(data);
+            let flushed = tokio::task::spawn_blocking(move || data.flush()).await;
+            if let Err(error) = flushed.map_err(std::io::Error::other).and_then(|done| done) {
+                let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                file.inner.lock().poisoned = Some(errno);
+                return Err(FsError::Disk(errno));
+            }
+        }
+        let is_held = snapshot.is_held && !is_last;
+        let Some((path, number)) = self.publish(file, &snapshot, is_held)? else {
+            return Ok(None);
+        };
+        self.settle(file, snapshot.epoch, number);
+        self.log.flushed(number).await?;
+        Ok(Some((RelKey::file(&path), number)))
+    }
+
+    fn snapshot(&self, file: &OpenFile) -> Result<Option<Snapshot>> {
+        let mut inner = file.inner.lock();
+        let inner = &mut *inner;
+        if let Some(errno) = inner.poisoned {
+            return Err(FsError::Disk(errno));
+        }
+        let Some(draft) = &inner.draft else {
+            return Ok(None);
+        };
+        let (extents, inline) = draft.compacted();
+        let flush = inner.writer.as_mut().and_then(|writer: &mut Writer| {
+            writer.sealed = writer.end;
+            std::mem::take(&mut writer.is_dirty).then(|| Arc::clone(&writer.file))
+        });
+        Ok(Some(Snapshot {
+            extents,
+            inline,
+            len: draft.len,
+            attrs: draft.attrs.clone(),
+            epoch: draft.epoch,
+            shown: inner.shown.clone(),
+            base: draft.base.clone(),
+            flush,
+            is_held: inner.writers > 0,
+        }))
+    }
+
+    /// Appends the record; `None` if the file has no name any more.
+    fn publish(
+        &self,
+        file: &OpenFile,
+        snapshot: &Snapshot,
+        is_held: bool,
+    ) -> Result<Option<(RelPath, Seq)>> {
+        let table = self.names.lock();
+        let Some(path) = table.path(file.ino) else {
+            return Ok(None);
+        };
+        let key = RelKey::file(&path);
+        let generation = Generation {
+            extents: snapshot.extents.clone(),
+            len: snapshot.len,
+            attrs: snapshot.attrs.clone(),
+        };
+        let number = self.tree.change::<FsError>(|view| {
+            let base = base_of(view, &path, snapshot);
+            let want = Want::Object(Arc::new(generation));
+            Ok((
+                vec![Change {
+                    key,
+                    want,
+                    base,
+                    number: None,
+                }],
+                snapshot.inline.clone(),
+            ))
+        })?;
+        self.tree.hold(&path, is_held);
+        Ok(Some((path, number)))
+    }
+
+    /// The draft is gone, unless more was written meanwhile.
+    fn settle(&self, file: &OpenFile, epoch: u64, number: Seq) {
+        self.shows_own(file, number);
+        let mut inner = file.inner.lock();
+        let inner = &mut *inner;
+        inner.shown = Some(Shown::Own(number));
+        if inner
+            .draft
+            .as_ref()
+            .is_some_and(|draft| draft.epoch == epoch)
+            && let Some(draft) = inner.draft.take()
+        {
+            self.unbuffer(draft.buffer.len());
+        }
+    }
+
+    /// Waits until a generation is in S3: as long as bytes go, at most `close_max`.
+    async fn uploaded(&self, key: &RelKey, number: Seq) -> Result<()> {
+        let mut changed = self.tree.changed();
+        self.tree.urge(key);
+        let end = tokio::time::Instant::now() + self.config.close_max;
+        let mut sent = (self.progress.0)();
+        let mut patience = tokio::time::Instant::now() + self.config.close_timeout;
+        loop {
+            if self.tree.is_settled(key, number) {
+                return Ok(());
+            }
+            if let Some(dead) = self
+                .tree
+                .pending(|all| all.get(key).and_then(|e| e.dead.clone()))
+            {
+                return Err(match dead {
+                    crate::log::Refusal::Denied(_) => FsError::Denied,
+                    crate::log::Refusal::Quota(_) => FsError::Quota,
+                    crate::log::Refusal::Invalid(_) => FsError::Disk(libc::EIO),
+                });
+            }
+            let _ = tokio::time::timeout_at(patience.min(end), changed.changed()).await;
+            let now = tokio::time::Instant::now();
+            let sent_now = (self.progress.0)();
+            if sent_now != sent {
+                (sent, patience) = (sent_now, now + self.config.close_timeout);
+            }
+            if now >= patience.min(end) {
+                return Err(FsError::NotYet);
+            }
+        }
+    }
+
+    pub(super) fn unbuffer(&self, bytes: usize) {
+        self.buffered.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// The version this content replaces: what the name shows now, if that is what the draft was
+/// built on; else the one it was built on, so that the bucket refuses and nothing unseen is lost.
+fn base_of(view: &View<'_>, path: &RelPath, snapshot: &Snapshot) -> Base {
+    let continues = match (view.lookup(path), &snapshot.shown) {
+        (Seen::Here(node, _), Some(shown)) => shown.continues_as(&node),
+        (Seen::Here(..), None) => true,
+        (Seen::NotHere(_) | Seen::Unknown, _) => false,
+    };
+    if continues {
+        view.base(&RelKey::file(path))
+    } else {
+        snapshot.base.clone()
+    }
+}

@@ -1,0 +1,641 @@
+//! The verbs over the twin: no kernel, no network.
+
+mod model;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::drain;
+use crate::log::{self, Binding};
+use crate::store::Op;
+use crate::store::twin::Twin;
+use crate::tree::Tree;
+use crate::types::Headers;
+
+const TTL: Duration = Duration::from_secs(60);
+const ME: Caller = Caller {
+    uid: 7,
+    gid: 8,
+    pid: 9,
+};
+
+pub(super) struct World {
+    pub(super) fs: Arc<Fs>,
+    pub(super) twin: Arc<Twin>,
+    pub(super) drain: drain::Handle,
+    pub(super) dir: tempfile::TempDir,
+}
+
+fn config() -> Config {
+    Config {
+        ttl: Duration::from_secs(60),
+        stale_after: Duration::from_secs(2),
+        read_timeout: Duration::from_secs(30),
+        uid: 0,
+        gid: 0,
+        file_mode: 0o644,
+        dir_mode: 0o755,
+        fmask: 0,
+        dmask: 0,
+        read_only: false,
+        rename_limit: 1000,
+        statfs: StatfsMode::Cloud,
+        key_max: 1024,
+        close_uploaded: false,
+        fsync_uploaded: false,
+        close_timeout: Duration::from_secs(60),
+        close_max: Duration::from_secs(3600),
+        content_type_auto: true,
+    }
+}
+
+fn start(twin: &Arc<Twin>, dir: &std::path::Path, ttl: Duration) -> (Arc<Fs>, drain::Handle) {
+    let binding = Binding {
+        endpoint: "twin".into(),
+        bucket: "b".into(),
+        prefix: String::new(),
+    };
+    let spool = dir.join("spool");
+    let log = log::Config {
+        dir: spool.clone(),
+        binding,
+        spool_max: 1 << 30,
+        disk_reserve: 0,
+    };
+    let opened = Tree::open(log, &spool.join("memory"), ttl).unwrap();
+    let store: Arc<dyn ObjectStore> = Arc::clone(twin) as _;
+    let read = crate::read::Config {
+        cache_dir: dir.join("cache"),
+        disk_reserve: 0,
+        ..Default::default()
+    };
+    let reader = Reader::new(read, Arc::clone(&store), Arc::clone(opened.log.spool()));
+    let progress = Progress(Arc::new(|| 0));
+    let (tree, log) = (opened.tree, opened.log);
+    let settings = drain::Config {
+        linger: Duration::from_secs(3600),
+        ..Default::default()
+    };
+    let drain = drain::start(
+        Arc::clone(&tree),
+        Arc::clone(&log),
+        Arc::clone(&reader),
+        Arc::clone(&store),
+        settings,
+    );
+    (
+        Fs::new(
+            config(),
+            Parts {
+                tree,
+                reader,
+                store,
+                log,
+                progress,
+            },
+        ),
+        drain,
+    )
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self::with_ttl(TTL)
+    }
+
+    fn with_ttl(ttl: Duration) -> Self {
+        let (twin, dir) = (Arc::new(Twin::new()), tempfile::tempdir().unwrap());
+        let (fs, drain) = start(&twin, dir.path(), ttl);
+        Self {
+            fs,
+            twin,
+            drain,
+            dir,
+        }
+    }
+
+    /// All that is not on the disk is lost. (What was written to it is not: see `log/tests`.)
+    pub(super) async fn reboot(self) -> Self {
+        let Self {
+            fs,
+            twin,
+            drain,
+            dir,
+        } = self;
+        drain.stop().await;
+        drop((fs, drain));
+        let (fs, drain) = start(&twin, dir.path(), TTL);
+        Self {
+            fs,
+            twin,
+            drain,
+            dir,
+        }
+    }
+
+    pub(super) async fn drain(&self) {
+        self.drain.hurry();
+        let done = tokio::time::timeout(Duration::from_secs(60), self.drain.drained()).await;
+        assert_eq!(
+            done,
+            Ok(true),
+            "{:?} {:?}",
+            self.drain.status(),
+            self.pending()
+        );
+    }
+
+    pub(super) fn pending(&self) -> Vec<String> {
+        self.fs
+            .tree
+            .pending(|all| all.in_order().map(|(k, e)| format!("{k}: {e:?}")).collect())
+    }
+
+    async fn at(&self, path: &str) -> Result<Stat> {
+        let mut ino = Ino(1);
+        let mut stat = self.fs.getattr(ino, None).await?;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            stat = self.fs.lookup(ino, name.as_bytes()).await?;
+            ino = stat.ino;
+        }
+        Ok(stat)
+    }
+
+    async fn parent<'a>(&self, path: &'a str) -> Result<(Ino, &'a [u8])> {
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        Ok((self.at(dir).await?.ino, name.as_bytes()))
+    }
+
+    pub(super) async fn put(&self, path: &str, bytes: &[u8]) -> Result<()> {
+        let (ino, fh) = self
+            .open(path, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC)
+            .await?;
+        self.write(ino, fh, 0, bytes).await?;
+        self.close(ino, fh).await
+    }
+
+    async fn open(&self, path: &str, flags: i32) -> Result<(Ino, Fh)> {
+        match self.at(path).await {
+            Ok(stat) => Ok((stat.ino, self.fs.open(stat.ino, flags, ME).await?.fh)),
+            Err(FsError::NotFound) if flags & libc::O_CREAT != 0 => {
+                let (dir, name) = self.parent(path).await?;
+                let (stat, opened) = self.fs.create(dir, name, 0o644, flags, ME).await?;
+                Ok((stat.ino, opened.fh))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn write(&self, ino: Ino, fh: Fh, at: u64, bytes: &[u8]) -> Result<()> {
+        self.fs
+            .write(ino, fh, at, Bytes::copy_from_slice(bytes))
+            .await
+            .map(|_| ())
+    }
+
+    async fn close(&self, ino: Ino, fh: Fh) -> Result<()> {
+        let flushed = self.fs.flush(ino, fh, ME.pid).await;
+        self.fs.release(ino, fh).await?;
+        flushed
+    }
+
+    async fn get(&self, path: &str) -> Result<Vec<u8>> {
+        let (ino, fh) = self.open(path, libc::O_RDONLY).await?;
+        let read = self
+            .fs
+            .read(ino, fh, 0, 1 << 20)
+            .await
+            .map(|bytes| bytes.to_vec());
+        self.close(ino, fh).await?;
+        read
+    }
+
+    async fn names(&self, path: &str) -> Result<Vec<String>> {
+        let fh = self.fs.opendir(self.at(path).await?.ino).await?;
+        let mut names = Vec::new();
+        self.fs
+            .readdir(fh, 0, false, &mut |entry| {
+                names.push(String::from_utf8_lossy(&entry.name).into_owned());
+                true
+            })
+            .await?;
+        self.fs.releasedir(fh);
+        Ok(names.split_off(2))
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let (from, to) = (self.parent(from).await?, self.parent(to).await?);
+        self.fs.rename(from, to, RenameFlags::Replace).await
+    }
+
+    async fn unlink(&self, path: &str) -> Result<()> {
+        let (dir, name) = self.parent(path).await?;
+        self.fs.unlink(dir, name).await
+    }
+
+    async fn mkdir(&self, path: &str) -> Result<()> {
+        let (dir, name) = self.parent(path).await?;
+        self.fs.mkdir(dir, name, 0o755, ME).await.map(|_| ())
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_is_read_back_before_and_after_a_reboot() {
+    let world = World::new();
+    world.put("small", b"hello").await.unwrap();
+    let large: Vec<u8> = (0..200_000u32).map(|i| (i % 251) as u8).collect();
+    world.put("large", &large).await.unwrap();
+    assert_eq!(world.get("small").await.unwrap(), b"hello");
+    assert_eq!(world.get("large").await.unwrap(), large);
+    let world = world.reboot().await;
+    assert_eq!(world.get("small").await.unwrap(), b"hello");
+    assert_eq!(world.get("large").await.unwrap(), large);
+    assert_eq!(world.at("large").await.unwrap().size, 200_000);
+    assert_eq!(world.names("").await.unwrap(), ["large", "small"]);
+}
+
+#[tokio::test]
+async fn a_name_that_was_never_closed_is_not_there_after_a_crash_but_its_bytes_are_kept() {
+    let world = World::new();
+    let (ino, fh) = world
+        .open("f", libc::O_WRONLY | libc::O_CREAT)
+        .await
+        .unwrap();
+    world.write(ino, fh, 0, &[7; 100_000]).await.unwrap();
+    assert_eq!(world.at("f").await.unwrap().size, 100_000);
+    let world = world.reboot().await;
+    assert_eq!(world.at("f").await.unwrap_err(), FsError::NotFound);
+    let partials = world.fs.log.spool().partials();
+    assert_eq!(
+        partials.iter().map(|(_, size)| *size).collect::<Vec<_>>(),
+        [100_000]
+    );
+}
+
+#[tokio::test]
+async fn an_append_to_a_foreign_object_keeps_its_bytes_by_reference() {
+    let world = World::new();
+    world.twin.put_behind("f", "foreign", Headers::default());
+    let (ino, fh) = world
+        .open("f", libc::O_WRONLY | libc::O_APPEND)
+        .await
+        .unwrap();
+    world.write(ino, fh, 7, b"+mine").await.unwrap();
+    world.close(ino, fh).await.unwrap();
+    assert_eq!(
+        world.twin.counts().of(Op::Get),
+        0,
+        "nothing was read to append"
+    );
+    assert_eq!(world.get("f").await.unwrap(), b"foreign+mine");
+}
+
+#[tokio::test]
+async fn overwrites_truncates_and_holes_are_as_on_a_local_disk() {
+    let world = World::new();
+    let (ino, fh) = world.open("f", libc::O_RDWR | libc::O_CREAT).await.unwrap();
+    world.write(ino, fh, 0, b"0123456789").await.unwrap();
+    world.write(ino, fh, 3, b"abc").await.unwrap();
+    world.write(ino, fh, 100_000, b"end").await.unwrap();
+    let size = |size| SetAttr {
+        size: Some(size),
+        fh: Some(fh),
+        ..SetAttr::default()
+    };
+    world.fs.setattr(ino, size(5)).await.unwrap();
+    world.fs.setattr(ino, size(8)).await.unwrap();
+    assert_eq!(
+        &world.fs.read(ino, fh, 0, 100).await.unwrap()[..],
+        b"012ab\0\0\0"
+    );
+    world.close(ino, fh).await.unwrap();
+    assert_eq!(world.get("f").await.unwrap(), b"012ab\0\0\0");
+    let ino = world.at("f").await.unwrap().ino;
+    world
+        .fs
+        .setattr(
+            ino,
+            SetAttr {
+                size: Some(2),
+                ..SetAttr::default()
+            },
+        )
+        .await
+        .unwrap();
+    assert_eq!(world.reboot().await.get("f").await.unwrap(), b"01");
+}
+
+#[tokio::test]
+async fn a_renamed_directory_is_readable_at_once_with_sent_and_unsent_files_in_it() {
+    let world = World::new();
+    world
+        .twin
+        .put_behind("d/sub/old", "remote", Headers::default());
+    world.put("d/new", b"local").await.unwrap();
+    world.rename("d", "e").await.unwrap();
+    assert_eq!(world.get("e/new").await.unwrap(), b"local");
+    assert_eq!(world.get("e/sub/old").await.unwrap(), b"remote");
+    assert_eq!(world.at("d").await.unwrap_err(), FsError::NotFound);
+    let world = world.reboot().await;
+    assert_eq!(world.names("").await.unwrap(), ["e"]);
+    assert_eq!(world.names("e").await.unwrap(), ["new", "sub"]);
+    assert_eq!(world.get("e/sub/old").await.unwrap(), b"remote");
+}
+
+#[tokio::test]
+async fn an_unlinked_open_file_stays_readable_and_its_name_can_be_made_again() {
+    let world = World::new();
+    world.put("f", b"first").await.unwrap();
+    let (ino, fh) = world.open("f", libc::O_RDONLY).await.unwrap();
+    world.unlink("f").await.unwrap();
+    assert_eq!(world.at("f").await.unwrap_err(), FsError::NotFound);
+    world.put("f", b"second").await.unwrap();
+    assert_eq!(&world.fs.read(ino, fh, 0, 100).await.unwrap()[..], b"first");
+    assert_eq!(world.get("f").await.unwrap(), b"second");
+    world.close(ino, fh).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_rename_over_an_open_file_leaves_its_reader_the_old_bytes() {
+    let world = World::new();
+    world.put("a", b"new").await.unwrap();
+    world.put("b", b"old").await.unwrap();
+    let (ino, fh) = world.open("b", libc::O_RDONLY).await.unwrap();
+    world.rename("a", "b").await.unwrap();
+    assert_eq!(&world.fs.read(ino, fh, 0, 100).await.unwrap()[..], b"old");
+    assert_eq!(world.get("b").await.unwrap(), b"new");
+}
+
+#[tokio::test]
+async fn directories_are_made_listed_and_removed_only_when_empty() {
+    let world = World::new();
+    world.mkdir("d").await.unwrap();
+    assert_eq!(world.mkdir("d").await.unwrap_err(), FsError::Exists);
+    world.put("d/f", b"x").await.unwrap();
+    let (dir, name) = world.parent("d").await.unwrap();
+    assert_eq!(
+        world.fs.rmdir(dir, name).await.unwrap_err(),
+        FsError::NotEmpty
+    );
+    world.unlink("d/f").await.unwrap();
+    assert_eq!(world.names("d").await.unwrap(), Vec::<String>::new());
+    world.fs.rmdir(dir, name).await.unwrap();
+    assert_eq!(world.at("d").await.unwrap_err(), FsError::NotFound);
+    assert_eq!(
+        world.reboot().await.names("").await.unwrap(),
+        Vec::<String>::new()
+    );
+}
+
+#[tokio::test]
+async fn creating_in_a_new_directory_asks_the_bucket_nothing() {
+    let world = World::new();
+    world.mkdir("d").await.unwrap();
+    let before = world.twin.counts().total();
+    for index in 0..50 {
+        world.put(&format!("d/{index}"), b"x").await.unwrap();
+    }
+    assert_eq!(world.twin.counts().total(), before);
+}
+
+#[tokio::test]
+async fn creating_in_an_unlisted_directory_asks_once_a_name_and_never_lists_it() {
+    let world = World::new();
+    for index in 0..50 {
+        world
+            .twin
+            .put_behind(&format!("d/old{index}"), "x", Headers::default());
+    }
+    world.at("d").await.unwrap();
+    let before = world.twin.counts().total();
+    world.put("d/new", b"x").await.unwrap();
+    assert_eq!(world.twin.counts().total() - before, 1);
+}
+
+#[tokio::test]
+async fn a_cold_listing_is_one_list_a_page_and_no_head() {
+    let world = World::new();
+    for index in 0..2500 {
+        world
+            .twin
+            .put_behind(&format!("d/{index:05}"), "x", Headers::default());
+    }
+    let stat = world.at("d").await.unwrap();
+    let before = world.twin.counts();
+    assert_eq!(world.names("d").await.unwrap().len(), 2500);
+    for index in (0..2500).step_by(100) {
+        world
+            .fs
+            .lookup(stat.ino, format!("{index:05}").as_bytes())
+            .await
+            .unwrap();
+    }
+    assert_eq!(
+        world.fs.lookup(stat.ino, b"absent").await.unwrap_err(),
+        FsError::NotFound
+    );
+    let counts = world.twin.counts().since(&before);
+    assert_eq!((counts.of(Op::List), counts.total()), (3, 3));
+}
+
+#[tokio::test]
+async fn a_copy_by_reference_moves_no_byte() {
+    let world = World::new();
+    world
+        .twin
+        .put_behind("big", vec![5u8; 300_000], Headers::default());
+    let (from, source) = world.open("big", libc::O_RDONLY).await.unwrap();
+    let (to, target) = world
+        .open("copy", libc::O_WRONLY | libc::O_CREAT)
+        .await
+        .unwrap();
+    let copied = world
+        .fs
+        .copy_file_range((source, 0), (target, 0), 1 << 20)
+        .await
+        .unwrap();
+    assert_eq!(copied, 300_000);
+    world.close(to, target).await.unwrap();
+    world.close(from, source).await.unwrap();
+    assert_eq!(world.twin.counts().of(Op::Get), 0);
+    assert_eq!(world.get("copy").await.unwrap(), vec![5u8; 300_000]);
+}
+
+#[tokio::test]
+async fn attributes_set_on_a_file_are_shown_and_survive_a_reboot() {
+    let world = World::new();
+    world.put("f", b"x").await.unwrap();
+    let ino = world.at("f").await.unwrap().ino;
+    let time = Time {
+        secs: 1_500_000_000,
+        nanos: 5,
+    };
+    let change = SetAttr {
+        mode: Some(0o600),
+        uid: Some(42),
+        mtime: Some(SetTime::At(time)),
+        ..SetAttr::default()
+    };
+    world.fs.setattr(ino, change).await.unwrap();
+    world.fs.setxattr(ino, b"user.k", b"v", 0).await.unwrap();
+    let world = world.reboot().await;
+    let stat = world.at("f").await.unwrap();
+    assert_eq!(
+        (stat.perm, stat.uid, stat.gid, stat.mtime),
+        (0o600, 42, 8, time)
+    );
+    assert_eq!(world.fs.getxattr(stat.ino, b"user.k").await.unwrap(), b"v");
+    assert_eq!(
+        world
+            .fs
+            .getxattr(stat.ino, b"security.capability")
+            .await
+            .unwrap_err(),
+        FsError::NotSupported
+    );
+}
+
+#[tokio::test]
+async fn an_open_handle_never_shows_a_second_foreign_version() {
+    let world = World::with_ttl(Duration::ZERO);
+    world.twin.put_behind("f", "one", Headers::default());
+    let (ino, fh) = world.open("f", libc::O_RDONLY).await.unwrap();
+    assert_eq!(&world.fs.read(ino, fh, 0, 100).await.unwrap()[..], b"one");
+    world.twin.put_behind("f", "two", Headers::default());
+    let now = world.at("f").await.unwrap();
+    assert_ne!(now.ino, ino);
+    assert_eq!(&world.fs.read(ino, fh, 0, 100).await.unwrap()[..], b"one");
+    assert_eq!(world.get("f").await.unwrap(), b"two");
+}
+
+#[tokio::test]
+async fn keys_that_are_no_paths_are_hidden_and_block_nobody() {
+    let world = World::new();
+    for key in ["a//b", "../x", "./y", "a/../z", "good", "/lead"] {
+        world.twin.put_behind(key, "x", Headers::default());
+    }
+    let names = world.names("").await.unwrap();
+    assert!(names.contains(&"good".to_string()), "{names:?}");
+    assert!(
+        names
+            .iter()
+            .all(|name| name != ".." && name != "." && !name.is_empty())
+    );
+    assert!(world.fs.tree.hidden() > 0);
+    world.names("a").await.unwrap();
+}
+
+#[tokio::test]
+async fn an_exchange_swaps_contents() {
+    let world = World::new();
+    world.put("a", b"A").await.unwrap();
+    world.put("b", b"B").await.unwrap();
+    let (from, to) = (
+        world.parent("a").await.unwrap(),
+        world.parent("b").await.unwrap(),
+    );
+    world
+        .fs
+        .rename(from, to, RenameFlags::Exchange)
+        .await
+        .unwrap();
+    assert_eq!(world.get("a").await.unwrap(), b"B");
+    assert_eq!(world.get("b").await.unwrap(), b"A");
+}
+
+#[tokio::test]
+async fn what_was_written_is_in_the_bucket_after_the_drain_with_its_metadata() {
+    let world = World::new();
+    world.put("a.txt", b"hello").await.unwrap();
+    world.mkdir("d").await.unwrap();
+    world.put("d/large", &vec![3u8; 200_000]).await.unwrap();
+    world.drain().await;
+    assert_eq!(world.twin.keys(), ["a.txt", "d/", "d/large"]);
+    let (bytes, meta) = world.twin.object("a.txt").unwrap();
+    let headers = meta.headers.unwrap();
+    assert_eq!(&bytes[..], b"hello");
+    assert_eq!(headers.content_type.as_deref(), Some("text/plain"));
+    assert_eq!(headers.metadata["mode"], "33188");
+    assert_eq!(world.pending(), Vec::<String>::new());
+    assert_eq!(world.twin.counts().of(Op::Put), 3);
+    assert_eq!(world.get("d/large").await.unwrap(), vec![3u8; 200_000]);
+    assert_eq!(
+        world.twin.counts().of(Op::Get),
+        0,
+        "what was written here is not fetched"
+    );
+    assert_eq!(world.fs.log.spool().files(), Vec::new());
+    let world = world.reboot().await;
+    assert_eq!(world.get("d/large").await.unwrap(), vec![3u8; 200_000]);
+    assert_eq!(world.twin.counts().of(Op::Get), 0, "nor after a reboot");
+    assert_eq!(
+        world.at("a.txt").await.unwrap().uid,
+        7,
+        "remembered without a HEAD"
+    );
+}
+
+#[tokio::test]
+async fn created_and_removed_before_it_was_sent_is_no_request_and_renamed_is_one() {
+    let world = World::new();
+    world.names("").await.unwrap();
+    let before = world.twin.counts();
+    world.put("gone", b"x").await.unwrap();
+    world.unlink("gone").await.unwrap();
+    world.put("f.part", b"x").await.unwrap();
+    world.rename("f.part", "f").await.unwrap();
+    world.drain().await;
+    let counts = world.twin.counts().since(&before);
+    assert_eq!((counts.of(Op::Put), counts.total()), (1, 1));
+    assert_eq!(world.twin.keys(), ["f"]);
+}
+
+#[tokio::test]
+async fn names_that_change_places_keep_their_bytes() {
+    let world = World::new();
+    world.twin.put_behind("a", "A", Headers::default());
+    world.twin.put_behind("b", "B", Headers::default());
+    world.rename("a", "t").await.unwrap();
+    world.rename("b", "a").await.unwrap();
+    world.rename("t", "b").await.unwrap();
+    world.drain().await;
+    assert_eq!(world.twin.keys(), ["a", "b"]);
+    assert_eq!(&world.twin.object("a").unwrap().0[..], b"B");
+    assert_eq!(&world.twin.object("b").unwrap().0[..], b"A");
+}
+
+#[tokio::test]
+async fn a_large_object_is_appended_to_without_being_moved() {
+    let world = World::new();
+    world
+        .twin
+        .put_behind("big", vec![5u8; 9 << 20], Headers::default());
+    let (ino, fh) = world
+        .open("big", libc::O_WRONLY | libc::O_APPEND)
+        .await
+        .unwrap();
+    let before = world.twin.counts();
+    world.write(ino, fh, 9 << 20, &[6; 4096]).await.unwrap();
+    world.close(ino, fh).await.unwrap();
+    world.drain().await;
+    let counts = world.twin.counts().since(&before);
+    assert_eq!(counts.of(Op::Get), 0);
+    assert!(counts.total() <= 5, "{counts:?}");
+    let (bytes, _) = world.twin.object("big").unwrap();
+    assert_eq!(
+        (bytes.len(), bytes[0], bytes[9 << 20]),
+        ((9 << 20) + 4096, 5, 6)
+    );
+}
+
+#[tokio::test]
+async fn an_emptied_directory_without_a_marker_stays() {
+    let world = World::new();
+    world.twin.put_behind("d/f", "x", Headers::default());
+    world.unlink("d/f").await.unwrap();
+    world.drain().await;
+    assert_eq!(world.twin.keys(), ["d/"]);
+}

@@ -1,0 +1,171 @@
+//! Opening a spool: lock, bind, read the log back, set the unreadable aside, go on behind it.
+//!
+//! Invariant: each step can be cut off and done again. The torn tail is copied and flushed before
+//! it is cut; it is cut and flushed before a new segment says that all before it is settled; an
+//! empty segment goes only after the new one has taken over its first position.
+
+use std::io;
+use std::sync::Arc;
+
+use super::bind::{self, Bound};
+use super::commit::{Commit, LEAD, Start};
+use super::recover::{Event, Survey, Unreadable};
+use super::room::Room;
+use super::spool::{Folders, Shared, Spool, file_name, number_of};
+use super::{Config, Log, LogError, Record, place};
+use crate::disk::{Dir, Disk};
+use crate::types::{FileNo, Seq};
+
+const CAPACITY_MAX: u64 = 4 << 20;
+const CAPACITY_MIN: u64 = 64 << 10;
+
+pub(super) fn open(
+    disk: Disk,
+    config: &Config,
+    replay: &mut dyn FnMut(Seq, Record),
+) -> Result<Log, LogError> {
+    let (folders, lock) = bind::open(&disk, &config.dir)?;
+    let machine = bind::machine_id();
+    let bound = bind::bind(&folders, &config.binding, machine.as_deref())?;
+    let capacity = (config.spool_max / 16).clamp(CAPACITY_MIN, CAPACITY_MAX) / 4096 * 4096;
+    let room = Room::new(
+        folders.root.private_below("data")?,
+        config.spool_max,
+        (2 * capacity).min(config.spool_max / 4),
+        config.disk_reserve,
+    );
+    let shared = Arc::new(Shared::new(folders, room, lock));
+    let spool = Spool::new(Arc::clone(&shared))?;
+    let mut found = read_back(&shared, &bound.survey, replay)?;
+    let Bound {
+        mount,
+        salt,
+        survey,
+        mut notes,
+    } = bound;
+    notes.append(&mut found.notes);
+    let start = Start {
+        mount,
+        salt,
+        capacity,
+        first: found.next,
+        closed: found.used,
+        blank: survey.blank,
+    };
+    let commit = Commit::start(&shared, start)?;
+    for number in found.empty.iter().chain(&survey.unfinished) {
+        shared.folders.log.remove(&file_name(*number))?;
+    }
+    notes.extend(kept_aside(&shared.folders.aside)?);
+    if let Err(error) = spool.fill_pool() {
+        tracing::warn!(%error, "data files cannot be made in advance");
+    }
+    Ok(Log {
+        commit,
+        spool: Arc::new(spool),
+        disk,
+        mount,
+        set_aside: notes,
+    })
+}
+
+#[derive(Debug, Default)]
+struct ReadBack {
+    /// Segments that stay, with their lengths.
+    used: Vec<(FileNo, u64)>,
+    /// Segments that hold nothing.
+    empty: Vec<FileNo>,
+    /// The next position to give out.
+    next: Seq,
+    notes: Vec<String>,
+}
+
+fn read_back(
+    shared: &Shared,
+    survey: &Survey,
+    replay: &mut dyn FnMut(Seq, Record),
+) -> Result<ReadBack, LogError> {
+    let Folders { log, aside, .. } = &shared.folders;
+    let mut found = ReadBack::default();
+    let mut ends = Vec::new();
+    for number in survey
+        .segments
+        .iter()
+        .chain(&survey.blank)
+        .chain(&survey.unfinished)
+    {
+        shared.number_is_taken(*number);
+    }
+    let last = survey.walk(log, &mut |event| {
+        match event {
+            Event::Record(seq, record) => {
+                shared.number_is_taken(place::highest_file(&record));
+                replay(seq, record);
+            }
+            Event::Damaged(bytes) => keep(aside, &bytes, "damaged")?,
+            Event::Torn(bytes) => keep(aside, &bytes, "torn")?,
+            Event::Missing(after, before) => found.notes.push(format!(
+                "the log has nothing between positions {} and {}",
+                after.0, before.0
+            )),
+            Event::End {
+                segment,
+                len,
+                is_used,
+            } => ends.push((segment, len, is_used)),
+        }
+        Ok(())
+    })?;
+    for (number, len, is_used) in ends {
+        let segment = log.open_to_write(&file_name(number))?;
+        if segment.len()? > len {
+            segment.truncate(len)?;
+            segment.flush()?;
+        }
+        if is_used {
+            shared.segment_begins(number);
+            shared.room.take_anyway(len);
+            found.used.push((number, len));
+        } else {
+            found.empty.push(number);
+        }
+    }
+    found.next = Seq(if survey.segments.is_empty() {
+        1
+    } else {
+        last.0.saturating_add(LEAD + 1)
+    });
+    Ok(found)
+}
+
+/// Copies bytes to `aside/`, durably. Damage is met at every start: its copy is made once.
+fn keep(aside: &Dir, bytes: &Unreadable<'_>, kind: &str) -> io::Result<()> {
+    let segment = file_name(bytes.segment);
+    let name = format!("{segment}-{:x}-{:x}.{kind}", bytes.at, bytes.bytes.len());
+    match aside.open(&name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => aside.replace(&name, bytes.bytes),
+        found => found.map(drop),
+    }
+}
+
+fn kept_aside(aside: &Dir) -> io::Result<Vec<String>> {
+    let names = aside.names()?;
+    let said = names.iter().filter_map(|name| {
+        let (place, kind) = name.rsplit_once('.')?;
+        let mut parts = place.split('-');
+        let segment = number_of(parts.next()?)?.0;
+        let at = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let len = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let why = match kind {
+            "torn" => "the end of what was being written when the power went",
+            "damaged" => "damaged",
+            _ => return None,
+        };
+        let path = aside.path(name);
+        let path = path.display();
+        Some(format!(
+            "segment {segment} of the log, {len} bytes at {at}: {why}; kept as {path}"
+        ))
+    });
+    Ok(said.collect())
+}

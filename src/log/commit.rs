@@ -1,0 +1,386 @@
+//! Append and flush: one writer at a time into the page cache, one flush for all who wait.
+//!
+//! Invariants:
+//! - position order = order in the file: both are taken under the tail's lock;
+//! - the lock is never held across a flush. What is made on a rotation was made in advance by the
+//!   flusher; where it could not be, it is made without the lock and offered;
+//! - a record is durable when the flusher says so: it notes the last position, flushes every
+//!   segment begun before, and only then raises the mark;
+//! - once a flush failed, or a half-written frame could not be wiped out, the log is dead: every
+//!   later append and wait fails. What was durable before stays so.
+//!
+//! LOCK ORDER: tail, then the leaves of `spool::Shared`.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::watch;
+
+use super::frame::{HEADER, Header, Place, Salt, Unplaced};
+use super::segment::{Need, Segment};
+use super::spool::Shared;
+use super::{LogError, errno};
+use crate::types::{FileNo, MountId, Seq};
+
+/// At most so many positions are appended and not flushed; so many are skipped when the log is
+/// opened, so that one that was given out and lost in a power cut is never given out again.
+pub(super) const LEAD: u64 = 1 << 20;
+
+/// How far the log is durable.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    durable: Seq,
+    failed: Option<i32>,
+}
+
+/// What appenders and the flusher share.
+#[derive(Debug)]
+struct Writer {
+    shared: Arc<Shared>,
+    mount: MountId,
+    salt: Salt,
+    /// The usual capacity of a segment.
+    capacity: u64,
+    tail: Mutex<Tail>,
+    mark: watch::Sender<Mark>,
+}
+
+#[derive(Debug)]
+struct Tail {
+    current: Arc<Segment>,
+    /// Where the next frame goes.
+    at: u64,
+    last: Seq,
+    spare: Option<Segment>,
+    /// Full, not flushed yet; with their lengths.
+    retired: Vec<(Arc<Segment>, u64)>,
+    /// All before the current one, oldest first, with their lengths.
+    closed: Vec<(FileNo, u64)>,
+    failed: Option<i32>,
+}
+
+/// Where appending goes on after the log was read.
+#[derive(Debug)]
+pub(super) struct Start {
+    pub(super) mount: MountId,
+    pub(super) salt: Salt,
+    /// Of a segment.
+    pub(super) capacity: u64,
+    /// The first position to give out.
+    pub(super) first: Seq,
+    /// Segments with records, oldest first, with their lengths.
+    pub(super) closed: Vec<(FileNo, u64)>,
+    /// Blank segments found, oldest first.
+    pub(super) blank: Vec<FileNo>,
+}
+
+/// The log's end.
+#[derive(Debug)]
+pub(super) struct Commit {
+    writer: Arc<Writer>,
+    nudge: Option<SyncSender<()>>,
+    flusher: Option<JoinHandle<()>>,
+}
+
+impl Commit {
+    /// Begins a segment (durably) and starts the flusher.
+    pub(super) fn start(shared: &Arc<Shared>, start: Start) -> io::Result<Self> {
+        let mut blank = start.blank.into_iter();
+        let current = match blank.next() {
+            Some(number) => Segment::reuse(shared, number)?,
+            None => Segment::make(shared, start.capacity, Need::Anyway)?,
+        };
+        let spare = blank.next().map(|number| Segment::reuse(shared, number));
+        let spare = spare.transpose()?;
+        for number in blank {
+            Segment::reuse(shared, number)?.discard(shared)?;
+        }
+        let last = Seq(start.first.0 - 1);
+        current.begin(&Header {
+            number: current.number,
+            mount: start.mount,
+            salt: start.salt,
+            first: start.first,
+            durable: last,
+            at_open: true,
+        })?;
+        current.file.flush()?;
+        shared.segment_begins(current.number);
+        let mark = Mark {
+            durable: last,
+            failed: None,
+        };
+        let writer = Arc::new(Writer {
+            shared: Arc::clone(shared),
+            mount: start.mount,
+            salt: start.salt,
+            capacity: start.capacity,
+            tail: Mutex::new(Tail {
+                current: Arc::new(current),
+                at: HEADER as u64,
+                last,
+                spare,
+                retired: Vec::new(),
+                closed: start.closed,
+                failed: None,
+            }),
+            mark: watch::Sender::new(mark),
+        });
+        writer.make_spare();
+        let (nudge, nudged) = sync_channel(1);
+        let flusher = std::thread::Builder::new()
+            .name("log-flush".into())
+            .spawn({
+                let writer = Arc::clone(&writer);
+                move || writer.run(&nudged)
+            })?;
+        Ok(Self {
+            writer,
+            nudge: Some(nudge),
+            flusher: Some(flusher),
+        })
+    }
+
+    /// Appends a frame. Answers its position, its segment, and where its inline data lies there.
+    pub(super) fn append(&self, mut frame: Unplaced) -> Result<(Seq, FileNo, u64), LogError> {
+        let mut tail = self.writer.lock()?;
+        while !tail.current.fits(tail.at, frame.len()) {
+            tail = self.next_segment(tail, frame.len(), Need::Append)?;
+        }
+        let durable = self.writer.mark.borrow().durable;
+        if tail.last.0 >= durable.0.saturating_add(LEAD) {
+            self.nudge();
+            return Err(LogError::Full);
+        }
+        let (at, seq) = (tail.at, Seq(tail.last.0 + 1));
+        let segment = tail.current.number;
+        let place = Place {
+            salt: self.writer.salt,
+            segment,
+        };
+        let bytes = frame.place(place, at, seq, durable);
+        if let Err(error) = tail.current.file.write_all_at(bytes, at) {
+            return Err(self.writer.wipe(&mut tail, frame.len(), &error));
+        }
+        tail.last = seq;
+        tail.at += frame.len();
+        Ok((seq, segment, frame.inline_at(at)))
+    }
+
+    /// Begins a segment.
+    pub(super) fn rotate(&self) -> Result<FileNo, LogError> {
+        let mut tail = self.writer.lock()?;
+        let before = tail.current.number;
+        while tail.current.number == before {
+            tail = self.next_segment(tail, 0, Need::Anyway)?;
+        }
+        Ok(tail.current.number)
+    }
+
+    /// One step towards a current segment with room for a frame of `len` bytes: begins the spare
+    /// one, or makes a spare one that is large enough.
+    fn next_segment<'a>(
+        &'a self,
+        mut tail: MutexGuard<'a, Tail>,
+        len: u64,
+        need: Need,
+    ) -> Result<MutexGuard<'a, Tail>, LogError> {
+        let (writer, is_enough) = (&*self.writer, |spare: &Segment| {
+            spare.fits(HEADER as u64, len)
+        });
+        if let Some(spare) = tail.spare.take_if(|spare| is_enough(spare)) {
+            writer.begin(&mut tail, spare)?;
+            self.nudge();
+            return Ok(tail);
+        }
+        drop(tail);
+        let capacity = Segment::capacity_for(len, writer.capacity);
+        writer.offer(Segment::make(&writer.shared, capacity, need)?)?;
+        writer.lock()
+    }
+
+    /// Waits until all up to `seq` is durable.
+    pub(super) async fn flushed(&self, seq: Seq) -> Result<(), LogError> {
+        let mut mark = self.writer.mark.subscribe();
+        if mark.borrow().durable < seq {
+            self.nudge();
+        }
+        let reached = mark.wait_for(|mark| mark.durable >= seq || mark.failed.is_some());
+        let mark = *reached.await.map_err(|_| LogError::Disk(libc::EIO))?;
+        match mark.failed {
+            Some(errno) if mark.durable < seq => Err(LogError::Disk(errno)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn drop_before(&self, segment: FileNo) -> Result<(), LogError> {
+        let shared = &self.writer.shared;
+        let gone: Vec<_> = {
+            let mut tail = self.writer.tail.lock();
+            tail.retired.retain(|(old, _)| old.number >= segment);
+            let kept = tail.closed.partition_point(|(old, _)| *old < segment);
+            tail.closed.drain(..kept).collect()
+        };
+        for (done, (number, len)) in gone.iter().enumerate() {
+            if let Err(error) = shared.remove_segment(*number) {
+                let left = gone[done..].iter().copied();
+                self.writer.tail.lock().closed.splice(0..0, left);
+                return Err(error.into());
+            }
+            shared.room.give(*len);
+        }
+        Ok(shared.folders.log.flush()?)
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        let tail = self.writer.tail.lock();
+        tail.at + tail.closed.iter().map(|(_, len)| len).sum::<u64>()
+    }
+
+    /// A nudge that is waiting already stands for this one too.
+    fn nudge(&self) {
+        if let Some(nudge) = &self.nudge {
+            let _is_waiting_already = nudge.try_send(());
+        }
+    }
+}
+
+/// Waits for the flush in progress, so that nothing of ours runs afterwards; begins none.
+impl Drop for Commit {
+    fn drop(&mut self) {
+        drop(self.nudge.take());
+        if let Some(flusher) = self.flusher.take()
+            && flusher.join().is_err()
+        {
+            tracing::error!("the log's flusher panicked");
+        }
+    }
+}
+
+impl Writer {
+    /// The tail of a log that is not dead.
+    fn lock(&self) -> Result<MutexGuard<'_, Tail>, LogError> {
+        let tail = self.tail.lock();
+        match tail.failed {
+            Some(errno) => Err(LogError::Disk(errno)),
+            None => Ok(tail),
+        }
+    }
+
+    /// Makes `next` the current segment.
+    fn begin(&self, tail: &mut Tail, next: Segment) -> Result<(), LogError> {
+        let header = Header {
+            number: next.number,
+            mount: self.mount,
+            salt: self.salt,
+            first: Seq(tail.last.0 + 1),
+            durable: self.mark.borrow().durable,
+            at_open: false,
+        };
+        if let Err(error) = next.begin(&header) {
+            next.discard(&self.shared)?;
+            return Err(error.into());
+        }
+        self.shared.segment_begins(next.number);
+        let old = std::mem::replace(&mut tail.current, Arc::new(next));
+        let len = std::mem::replace(&mut tail.at, HEADER as u64);
+        self.shared.room.give(old.capacity - len);
+        tail.closed.push((old.number, len));
+        tail.retired.push((old, len));
+        Ok(())
+    }
+
+    /// Offers a new segment as the spare one. The smaller of two goes, and so does one with a
+    /// number before the current one: order of number is order of time.
+    fn offer(&self, made: Segment) -> io::Result<()> {
+        let surplus = {
+            let mut tail = self.tail.lock();
+            let is_late = made.number < tail.current.number;
+            let is_smaller = |spare: &Segment| spare.capacity >= made.capacity;
+            if is_late || tail.spare.as_ref().is_some_and(is_smaller) {
+                Some(made)
+            } else {
+                tail.spare.replace(made)
+            }
+        };
+        surplus.map_or(Ok(()), |segment| segment.discard(&self.shared))
+    }
+
+    /// Nothing remains of a frame whose write failed, or the log is dead.
+    fn wipe(&self, tail: &mut Tail, len: u64, error: &io::Error) -> LogError {
+        let zeros = vec![0; usize::try_from(len).unwrap_or_default()];
+        if let Err(worse) = tail.current.file.write_all_at(&zeros, tail.at) {
+            tracing::error!(%error, %worse, "a half-written record cannot be wiped out");
+            self.fail(tail, errno(error));
+        }
+        LogError::of(error)
+    }
+
+    fn fail(&self, tail: &mut Tail, errno: i32) {
+        let failed = *tail.failed.get_or_insert(errno);
+        self.mark.send_modify(|mark| mark.failed = Some(failed));
+    }
+
+    /// The flusher: one round for each nudge, until nobody can nudge any more.
+    fn run(&self, nudged: &Receiver<()>) {
+        let _dead_if_it_panics = Dying(self);
+        while nudged.recv().is_ok() {
+            self.flush();
+            self.make_spare();
+        }
+    }
+
+    fn flush(&self) {
+        let (last, retired, current) = {
+            let mut tail = self.tail.lock();
+            if tail.failed.is_some() || tail.last <= self.mark.borrow().durable {
+                return;
+            }
+            let retired = std::mem::take(&mut tail.retired);
+            (tail.last, retired, Arc::clone(&tail.current))
+        };
+        let done = retired
+            .iter()
+            .try_for_each(|(segment, len)| {
+                segment.file.truncate(*len)?;
+                segment.file.flush()
+            })
+            .and_then(|()| current.file.flush());
+        match done {
+            Ok(()) => self.mark.send_modify(|mark| mark.durable = last),
+            Err(error) => {
+                tracing::error!(%error, "the log cannot be flushed: nothing more is acknowledged");
+                self.fail(&mut self.tail.lock(), errno(&error));
+            }
+        }
+    }
+
+    /// Makes the next segment in advance. Where that fails, the append that needs it tries again
+    /// and answers why.
+    fn make_spare(&self) {
+        {
+            let tail = self.tail.lock();
+            if tail.spare.is_some() || tail.failed.is_some() {
+                return;
+            }
+        }
+        let made = Segment::make(&self.shared, self.capacity, Need::Append);
+        if let Err(error) = made.and_then(|made| self.offer(made)) {
+            tracing::warn!(%error, "the next segment of the log cannot be made in advance");
+        }
+    }
+}
+
+/// Kills the log when the flusher ends by a panic, so that nobody waits for ever.
+struct Dying<'a>(&'a Writer);
+
+impl Drop for Dying<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(&mut self.0.tail.lock(), libc::EIO);
+        }
+    }
+}

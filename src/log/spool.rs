@@ -1,0 +1,320 @@
+//! The data files: bytes of drafts too large for the log, written once, named by generations.
+//!
+//! ```text
+//! data/NUMBER          a data file (16 hex digits); an empty one was made in advance
+//! partial/NUMBER       a data file no seal named, kept for the user
+//! partial/NUMBER.json  {"version":1,"name":"..."}: what it was written for; flushed before the
+//!                      data file is moved there, so that there is never a data file without one
+//! ```
+//!
+//! Invariants:
+//! - segments and data files draw their numbers from one counter, which starts above every number
+//!   found in a name or a record, so a number never means two files;
+//! - a data file is in its flushed folder before it is handed out: its own flush is all it needs;
+//! - once a flush of a data file failed, it is never said to be clean again;
+//! - at most `OPEN_MAX` files are held open for reading.
+
+mod data;
+mod pool;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use lru::LruCache;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::room::Room;
+use crate::disk::{self, Dir};
+use crate::types::FileNo;
+
+pub use data::DataFile;
+
+const OPEN_MAX: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
+const NOTE_VERSION: u32 = 1;
+
+/// The data files.
+#[derive(Debug)]
+pub struct Spool {
+    shared: Arc<Shared>,
+    pool: pool::Pool,
+}
+
+/// What the log, the data files being written and the spool hold together.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) folders: Folders,
+    pub(super) room: Room,
+    /// The next number to give out.
+    numbers: AtomicU64,
+    segments: Mutex<BTreeSet<FileNo>>,
+    files: Mutex<BTreeMap<FileNo, Entry>>,
+    open: Mutex<LruCache<FileNo, Arc<disk::File>>>,
+    /// Locked while anything of the spool is alive.
+    _lock: disk::File,
+}
+
+/// The folders of a spool.
+#[derive(Debug)]
+pub(super) struct Folders {
+    pub(super) root: Dir,
+    pub(super) log: Dir,
+    pub(super) data: Dir,
+    pub(super) aside: Dir,
+    pub(super) partial: Dir,
+}
+
+/// What is known of a data file.
+#[derive(Clone, Copy, Debug, Default)]
+struct Entry {
+    /// Bytes taken for it.
+    taken: u64,
+    has_writer: bool,
+    /// Its name is gone, a writer still holds it.
+    is_removed: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    version: u32,
+    name: String,
+}
+
+/// The name of a file of the spool.
+pub(super) fn file_name(number: FileNo) -> String {
+    format!("{:016x}", number.0)
+}
+
+/// The number in such a name.
+pub(super) fn number_of(name: &str) -> Option<FileNo> {
+    let number = FileNo(u64::from_str_radix(name, 16).ok()?);
+    (file_name(number) == name && number != FileNo::INLINE).then_some(number)
+}
+
+impl Shared {
+    pub(super) fn new(folders: Folders, room: Room, lock: disk::File) -> Self {
+        Self {
+            folders,
+            room,
+            numbers: AtomicU64::new(1),
+            segments: Mutex::default(),
+            files: Mutex::default(),
+            open: Mutex::new(LruCache::new(OPEN_MAX)),
+            _lock: lock,
+        }
+    }
+
+    pub(super) fn next_number(&self) -> FileNo {
+        FileNo(self.numbers.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// No number up to this one is given out from now on.
+    pub(super) fn number_is_taken(&self, number: FileNo) {
+        let next = number.0.saturating_add(1);
+        self.numbers.fetch_max(next, Ordering::Relaxed);
+    }
+
+    pub(super) fn segment_begins(&self, number: FileNo) {
+        self.segments.lock().insert(number);
+    }
+
+    /// Removes a segment. Durable after its folder is flushed.
+    pub(super) fn remove_segment(&self, number: FileNo) -> io::Result<()> {
+        self.folders.log.remove(&file_name(number))?;
+        self.segments.lock().remove(&number);
+        self.open.lock().pop(&number);
+        Ok(())
+    }
+
+    fn opened(&self, number: FileNo) -> io::Result<Arc<disk::File>> {
+        let is_segment = self.segments.lock().contains(&number);
+        let folder = if is_segment {
+            &self.folders.log
+        } else {
+            &self.folders.data
+        };
+        // Opened under the lock: a file removed meanwhile is either not found or not kept.
+        let mut open = self.open.lock();
+        if let Some(file) = open.get(&number) {
+            return Ok(Arc::clone(file));
+        }
+        let file = Arc::new(folder.open(&file_name(number))?);
+        open.put(number, Arc::clone(&file));
+        Ok(file)
+    }
+}
+
+impl Spool {
+    /// Takes stock of `data/` and `partial/`. Empty data files are dropped: they were made in
+    /// advance, or their bytes were never flushed.
+    pub(super) fn new(shared: Arc<Shared>) -> io::Result<Self> {
+        let folders = &shared.folders;
+        for name in folders.data.names()? {
+            let Some(number) = number_of(&name) else {
+                continue;
+            };
+            shared.number_is_taken(number);
+            let file = folders.data.open(&name)?;
+            if file.is_empty()? {
+                folders.data.remove(&name)?;
+                continue;
+            }
+            let taken = file.occupied()?;
+            shared.room.take_anyway(taken);
+            let entry = Entry {
+                taken,
+                ..Entry::default()
+            };
+            shared.files.lock().insert(number, entry);
+        }
+        for name in folders.partial.names()? {
+            if let Some(number) = number_of(&name) {
+                shared.number_is_taken(number);
+                shared
+                    .room
+                    .take_anyway(folders.partial.open(&name)?.occupied()?);
+            }
+        }
+        Ok(Self {
+            shared,
+            pool: pool::Pool::default(),
+        })
+    }
+
+    /// Makes data files in advance.
+    pub(super) fn fill_pool(&self) -> io::Result<()> {
+        self.pool.fill(&self.shared)
+    }
+
+    /// A new data file for one draft. It is already in the directory durably (made in advance).
+    ///
+    /// # Errors
+    /// `ENOSPC` at `spool_max` or `disk_reserve`.
+    pub fn create(&self) -> io::Result<DataFile> {
+        self.shared.room.check()?;
+        let (number, file) = self.pool.take(&self.shared)?;
+        let entry = Entry {
+            has_writer: true,
+            ..Entry::default()
+        };
+        self.shared.files.lock().insert(number, entry);
+        Ok(DataFile::new(number, file, Arc::clone(&self.shared)))
+    }
+
+    /// `len` bytes of a data file or segment from `offset` on; zeros for holes in the file, an
+    /// error (`UnexpectedEof`) behind its end. Blocking.
+    ///
+    /// # Errors
+    /// Of the disk; `NotFound` once the file is removed.
+    pub fn read_at(&self, file: FileNo, offset: u64, len: usize) -> io::Result<Bytes> {
+        let mut bytes = vec![0; len];
+        self.shared
+            .opened(file)?
+            .read_exact_at(&mut bytes, offset)?;
+        Ok(bytes.into())
+    }
+
+    /// Where a data file is (to be hard-linked into the cache).
+    pub fn path(&self, file: FileNo) -> PathBuf {
+        self.shared.folders.data.path(&file_name(file))
+    }
+
+    /// Whether it is a segment of the log rather than a data file: segments go with compaction.
+    pub fn is_segment(&self, file: FileNo) -> bool {
+        self.shared.segments.lock().contains(&file)
+    }
+
+    /// Whether a draft still writes to it (a `DataFile` of it is alive).
+    pub fn has_writer(&self, file: FileNo) -> bool {
+        let files = self.shared.files.lock();
+        files.get(&file).is_some_and(|entry| entry.has_writer)
+    }
+
+    /// Removes a data file that no generation names. That it is gone already is success. Not
+    /// flushed: after a power cut it may be there again.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn remove(&self, file: FileNo) -> io::Result<()> {
+        self.shared.folders.data.remove(&file_name(file))?;
+        self.shared.open.lock().pop(&file);
+        let mut files = self.shared.files.lock();
+        let Some(entry) = files.get_mut(&file) else {
+            return Ok(());
+        };
+        entry.is_removed = true;
+        if !entry.has_writer {
+            self.shared.room.give(entry.taken);
+            files.remove(&file);
+        }
+        Ok(())
+    }
+
+    /// All data files there are (without those made in advance).
+    pub fn files(&self) -> Vec<FileNo> {
+        let files = self.shared.files.lock();
+        let present = files.iter().filter(|(_, entry)| !entry.is_removed);
+        present.map(|(number, _)| *number).collect()
+    }
+
+    /// Keeps a data file under `partial/` with a note of the name it was written for. That there
+    /// is none (nothing was written, or it is kept already) is success.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn set_aside(&self, file: FileNo, name: &str) -> io::Result<()> {
+        let Folders { data, partial, .. } = &self.shared.folders;
+        let number = file_name(file);
+        let opened = match data.open_to_write(&number) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        opened.flush()?;
+        let note = Note {
+            version: NOTE_VERSION,
+            name: name.into(),
+        };
+        partial.replace(&format!("{number}.json"), &serde_json::to_vec(&note)?)?;
+        data.rename(&number, partial, &number)?;
+        partial.flush()?;
+        data.flush()?;
+        self.shared.open.lock().pop(&file);
+        // What is taken for it stays taken: it still lies in the spool.
+        self.shared.files.lock().remove(&file);
+        Ok(())
+    }
+
+    /// What lies under `partial/`: name it was written for, bytes. What cannot be read is listed
+    /// by its number.
+    pub fn partials(&self) -> Vec<(String, u64)> {
+        let partial = &self.shared.folders.partial;
+        let names = partial.names().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the partial files cannot be listed");
+            Vec::new()
+        });
+        let kept = names.into_iter().filter(|name| number_of(name).is_some());
+        kept.map(|number| {
+            let len = partial.open(&number).and_then(|file| file.len());
+            let note = partial.read(&format!("{number}.json"));
+            let note = note.map(|bytes| serde_json::from_slice::<Note>(&bytes));
+            match note {
+                Ok(Ok(note)) => (note.name, len.unwrap_or(0)),
+                _ => (number, len.unwrap_or(0)),
+            }
+        })
+        .collect()
+    }
+
+    /// Bytes of data files, partials and log, and the cap.
+    pub fn usage(&self) -> (u64, u64) {
+        self.shared.room.usage()
+    }
+}
+
+#[cfg(test)]
+mod tests;

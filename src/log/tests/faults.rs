@@ -1,0 +1,273 @@
+//! Flushes shared, flushes that fail, writes that fail, no room.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::disk::Step;
+
+fn is_segment(path: &Path) -> bool {
+    path.parent().is_some_and(|dir| dir.ends_with("log"))
+}
+
+/// A disk on which, once `armed`, the steps that `which` picks fail with EIO.
+fn failing(which: fn(&Step<'_>) -> bool) -> (Disk, Arc<AtomicBool>) {
+    let armed = Arc::new(AtomicBool::new(false));
+    let disk = Disk::watched(Box::new({
+        let armed = Arc::clone(&armed);
+        move |step| match armed.load(Ordering::SeqCst) && which(step) {
+            true => Err(io::Error::from_raw_os_error(libc::EIO)),
+            false => Ok(()),
+        }
+    }));
+    (disk, armed)
+}
+
+/// Holds each flush of the log from when it is armed.
+struct Gate {
+    is_armed: Arc<AtomicBool>,
+    begun: Arc<Mutex<Receiver<()>>>,
+    go: SyncSender<()>,
+}
+
+impl Gate {
+    fn new() -> (Disk, Self) {
+        let (begins, begun) = sync_channel(0);
+        let (go, may_go) = sync_channel::<()>(0);
+        let (is_armed, may_go) = (Arc::new(AtomicBool::new(false)), Mutex::new(may_go));
+        let gate = Self {
+            is_armed: Arc::clone(&is_armed),
+            begun: Arc::new(Mutex::new(begun)),
+            go,
+        };
+        let disk = Disk::watched(Box::new(move |step| {
+            if let Step::Flush(path) = step
+                && is_segment(path)
+                && is_armed.load(Ordering::SeqCst)
+            {
+                begins.send(()).map_err(io::Error::other)?;
+                may_go.lock().recv().map_err(io::Error::other)?;
+            }
+            Ok(())
+        }));
+        (disk, gate)
+    }
+
+    /// Waits for a flush to begin; it stays there until `go`.
+    async fn begun(&self) {
+        let begun = Arc::clone(&self.begun);
+        crate::disk::blocking(move || begun.lock().recv())
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn all_who_wait_while_a_flush_runs_share_the_next_one() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (disk, gate) = Gate::new();
+    let (log, _) = open_on(disk.clone(), &config(tmp.path())).unwrap();
+    gate.is_armed.store(true, Ordering::SeqCst);
+    let before = disk.flushes();
+    let waiter = |seq| {
+        let log = Arc::clone(&log);
+        tokio::spawn(async move { log.flushed(seq).await })
+    };
+    let first = waiter(log.append(small("first", 1), b"1").unwrap().0);
+    gate.begun().await;
+    let later: Vec<_> = (0..20)
+        .map(|i| log.append(small(&format!("f{i}"), 1), b"x").unwrap().0)
+        .map(waiter)
+        .collect();
+    gate.go.send(()).unwrap();
+    first.await.unwrap().unwrap();
+    gate.begun().await;
+    assert!(later.iter().all(|waiter| !waiter.is_finished()));
+    gate.go.send(()).unwrap();
+    for waiter in later {
+        waiter.await.unwrap().unwrap();
+    }
+    assert_eq!(disk.flushes() - before, 2);
+}
+
+#[tokio::test]
+async fn what_is_durable_is_not_flushed_again() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (log, _) = open(&config(tmp.path())).unwrap();
+    let (seq, _) = log.append(Record::Retry, b"").unwrap();
+    log.flushed(seq).await.unwrap();
+    let before = log.disk().flushes();
+    log.flushed(seq).await.unwrap();
+    log.flushed(Seq(0)).await.unwrap();
+    let (next, _) = log.append(Record::Retry, b"").unwrap();
+    log.flushed(next).await.unwrap();
+    assert_eq!(log.disk().flushes(), before + 1);
+}
+
+#[tokio::test]
+async fn a_close_takes_two_flushes_with_a_data_file_and_one_without() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (log, _) = open(&config(tmp.path())).unwrap();
+    let count = || log.disk().flushes() + log.disk().dir_flushes();
+    let before = count();
+    let data = log.spool().create().unwrap();
+    data.write_at(&[1; 100_000], 0).unwrap();
+    data.flush().unwrap();
+    let record = set("large", file(&[(data.number(), 0, 100_000)]));
+    let (seq, _) = log.append(record, b"").unwrap();
+    log.flushed(seq).await.unwrap();
+    assert_eq!(count() - before, 2);
+    let (seq, _) = log.append(small("small", 4), b"4444").unwrap();
+    log.flushed(seq).await.unwrap();
+    assert_eq!(count() - before, 3);
+}
+
+#[tokio::test]
+async fn once_a_flush_failed_nothing_is_acknowledged_any_more() {
+    let tmp = tempfile::tempdir().unwrap();
+    let config = config(tmp.path());
+    let (disk, armed) = failing(|step| matches!(step, Step::Flush(path) if is_segment(path)));
+    let (log, _) = open_on(disk, &config).unwrap();
+    let good = log.append(small("good", 1), b"g").unwrap();
+    log.flushed(good.0).await.unwrap();
+    let (bad, _) = log.append(small("bad", 1), b"b").unwrap();
+    armed.store(true, Ordering::SeqCst);
+    let dead = LogError::Disk(libc::EIO);
+    assert_eq!(log.flushed(bad).await, Err(dead.clone()));
+    // The device is well again: the log stays dead, as nobody knows what was lost.
+    armed.store(false, Ordering::SeqCst);
+    assert_eq!(log.flushed(bad).await, Err(dead.clone()));
+    assert_eq!(log.append(Record::Retry, b"").unwrap_err(), dead);
+    assert_eq!(log.rotate().unwrap_err(), dead);
+    assert_eq!(log.flushed(good.0).await, Ok(()));
+    assert_eq!(bytes_of(&log, &good.1)[&key("good")], b"g");
+    drop(log);
+    let (_, records) = open(&config).unwrap();
+    assert_eq!(records[0], good);
+}
+
+#[tokio::test]
+async fn an_append_that_failed_leaves_nothing_behind() {
+    let tmp = tempfile::tempdir().unwrap();
+    let config = config(tmp.path());
+    let fails = Arc::new(AtomicU64::new(0));
+    let disk = Disk::watched(Box::new({
+        let fails = Arc::clone(&fails);
+        move |step| match step {
+            Step::Write { path, data, .. } if is_segment(path) && !data.is_empty() => {
+                let left = fails.load(Ordering::SeqCst);
+                fails.store(left.saturating_sub(1), Ordering::SeqCst);
+                match left {
+                    0 => Ok(()),
+                    _ => Err(io::Error::from_raw_os_error(libc::EIO)),
+                }
+            }
+            _ => Ok(()),
+        }
+    }));
+    let (log, _) = open_on(disk, &config).unwrap();
+    let first = log.append(small("a", 1), b"a").unwrap();
+    // One write fails, what is wiped out after it does not.
+    fails.store(1, Ordering::SeqCst);
+    let failed = log.append(small("b", 100), &[b'b'; 100]);
+    assert_eq!(failed.unwrap_err(), LogError::Disk(libc::EIO));
+    let second = log.append(small("c", 1), b"c").unwrap();
+    assert_eq!(second.0, Seq(first.0.0 + 1));
+    log.flushed(second.0).await.unwrap();
+    // Nor can it be wiped out: nothing may be written behind it.
+    fails.store(2, Ordering::SeqCst);
+    log.append(small("d", 100), &[b'd'; 100]).unwrap_err();
+    let dead = LogError::Disk(libc::EIO);
+    assert_eq!(log.append(small("e", 1), b"e").unwrap_err(), dead);
+    drop(log);
+    let (log, records) = open(&config).unwrap();
+    assert_eq!(records, [first, second]);
+    assert_eq!(log.set_aside(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_data_file_whose_flush_failed_is_never_clean_again() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (disk, armed) = failing(
+        |step| matches!(step, Step::Flush(path) if path.parent().unwrap().ends_with("data")),
+    );
+    let (log, _) = open_on(disk, &config(tmp.path())).unwrap();
+    let data = log.spool().create().unwrap();
+    data.write_at(b"x", 0).unwrap();
+    armed.store(true, Ordering::SeqCst);
+    assert_eq!(data.flush().unwrap_err().raw_os_error(), Some(libc::EIO));
+    armed.store(false, Ordering::SeqCst);
+    let before = log.disk().flushes();
+    assert_eq!(data.flush().unwrap_err().raw_os_error(), Some(libc::EIO));
+    assert_eq!(
+        log.disk().flushes(),
+        before,
+        "the device is not asked again"
+    );
+    let other = log.spool().create().unwrap();
+    other.write_at(b"x", 0).unwrap();
+    other.flush().unwrap();
+}
+
+#[tokio::test]
+async fn a_full_spool_refuses_data_and_still_takes_removals() {
+    let tmp = tempfile::tempdir().unwrap();
+    let config = Config {
+        spool_max: 2 << 20,
+        ..config(tmp.path())
+    };
+    let (log, _) = open(&config).unwrap();
+    let data = log.spool().create().unwrap();
+    let mut written = 0;
+    let error = loop {
+        match data.write_at(&[1; 10_000], written) {
+            Ok(()) => written += 10_000,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+    assert!(written > 1 << 20);
+    data.flush().unwrap();
+    let (used, max) = log.spool().usage();
+    assert!(used <= max && max == 2 << 20);
+    for i in 0..1000 {
+        let (seq, _) = log.append(set(&format!("f{i}"), Want::Gone), b"").unwrap();
+        log.flushed(seq).await.unwrap();
+    }
+    // The log itself is bounded too, and compaction can still begin.
+    let full = loop {
+        if let Err(error) = log.append(small("x", 10_000), &[0; 10_000]) {
+            break error;
+        }
+    };
+    assert_eq!(full, LogError::Full);
+    assert!(log.spool().usage().0 <= max);
+    let segment = log.rotate().unwrap();
+    let (seq, _) = log.append(set("compacted", Want::Gone), b"").unwrap();
+    log.flushed(seq).await.unwrap();
+    log.drop_before(segment).unwrap();
+    assert!(log.spool().usage().0 < max);
+    // What is removed can be written again.
+    let number = data.number();
+    drop(data);
+    log.spool().remove(number).unwrap();
+    let data = log.spool().create().unwrap();
+    data.write_at(&[1; 10_000], 0).unwrap();
+}
+
+#[test]
+fn the_reserve_of_the_file_system_is_kept_from_data_and_not_from_the_log() {
+    let tmp = tempfile::tempdir().unwrap();
+    let config = Config {
+        disk_reserve: u64::MAX,
+        ..config(tmp.path())
+    };
+    let (log, _) = open(&config).unwrap();
+    let full = log.spool().create().unwrap_err();
+    assert_eq!(full.raw_os_error(), Some(libc::ENOSPC));
+    log.append(set("a", Want::Gone), b"").unwrap();
+    log.rotate().unwrap();
+}

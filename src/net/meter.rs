@@ -1,0 +1,162 @@
+//! Counts what passes our sockets: bytes as the TCP socket takes and gives them (behind TLS), the
+//! payload of DNS packets, and connections opened. IP and TCP headers are not in it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// The counters of one `Net`. They only grow.
+#[derive(Debug)]
+pub struct Meter {
+    started: Instant,
+    up: AtomicU64,
+    down: AtomicU64,
+    connections: AtomicU64,
+    /// Milliseconds from `started` to the last byte, plus one; 0: none yet.
+    last: AtomicU64,
+}
+
+/// What a `Meter` has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Bytes handed to sockets.
+    pub up: u64,
+    /// Bytes that came out of sockets.
+    pub down: u64,
+    /// TCP connections opened.
+    pub connections: u64,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            up: AtomicU64::new(0),
+            down: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Meter {
+    /// What has been counted so far.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        Totals {
+            up: self.up.load(Ordering::Relaxed),
+            down: self.down.load(Ordering::Relaxed),
+            connections: self.connections.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How long ago the last byte passed; `None`: none has.
+    #[must_use]
+    pub fn quiet_for(&self) -> Option<Duration> {
+        let last = self.last.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(
+            self.started
+                .elapsed()
+                .saturating_sub(Duration::from_millis(last)),
+        )
+    }
+
+    pub(super) fn sent(&self, bytes: usize) {
+        self.up.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.touch(bytes);
+    }
+
+    pub(super) fn received(&self, bytes: usize) {
+        self.down.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.touch(bytes);
+    }
+
+    pub(super) fn connected(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn touch(&self, bytes: usize) {
+        if bytes > 0 {
+            let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+            self.last.fetch_max(millis + 1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A TCP connection that counts what passes.
+#[derive(Debug)]
+pub(super) struct Metered {
+    tcp: TcpStream,
+    meter: Arc<Meter>,
+}
+
+impl Metered {
+    pub(super) fn new(tcp: TcpStream, meter: Arc<Meter>) -> Self {
+        meter.connected();
+        Self { tcp, meter }
+    }
+}
+
+impl Connection for Metered {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.tcp).poll_read(cx, buf);
+        self.meter.received(buf.filled().len() - before);
+        polled
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.tcp).poll_write(cx, buf);
+        if let Poll::Ready(Ok(taken)) = polled {
+            self.meter.sent(taken);
+        }
+        polled
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
+        if let Poll::Ready(Ok(taken)) = polled {
+            self.meter.sent(taken);
+        }
+        polled
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}

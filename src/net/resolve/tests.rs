@@ -1,0 +1,257 @@
+use std::net::UdpSocket as StdUdpSocket;
+use std::time::SystemTime;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::net::dns::tests::answer;
+
+/// A DNS server on loopback: `say` makes the packets of its answer from the question.
+struct Server {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Server {
+    fn new(say: impl Fn(&[u8]) -> Vec<Vec<u8>> + Send + 'static) -> Self {
+        let socket = StdUdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let types = Arc::clone(&asked);
+        std::thread::spawn(move || {
+            let mut packet = [0; 512];
+            while let Ok((length, from)) = socket.recv_from(&mut packet) {
+                types.lock().push(packet[length - 3]); // the low byte of the type
+                for answer in say(&packet[..length]) {
+                    socket.send_to(&answer, from).unwrap();
+                }
+            }
+        });
+        Self { address, asked }
+    }
+
+    /// The types that were asked for: 1 is A, 28 is AAAA.
+    fn asked(&self) -> Vec<u8> {
+        self.asked.lock().clone()
+    }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn closed(dns: Vec<SocketAddr>) -> Config {
+    Config {
+        interface: Some("lo".to_owned()),
+        dns,
+        ..Config::default()
+    }
+}
+
+fn resolver(config: &Config) -> (Resolver, Arc<ManualClock>) {
+    let clock = ManualClock::at(SystemTime::UNIX_EPOCH);
+    let rules = Arc::new(Rules {
+        network: config.network,
+        allow: config.allow.clone(),
+    });
+    let shared: SharedClock = Arc::<ManualClock>::clone(&clock);
+    (Resolver::new(config, rules, Arc::default(), shared), clock)
+}
+
+#[tokio::test]
+async fn literals_pins_and_localhost_are_never_asked_for() {
+    let server = Server::new(|_| vec![]);
+    let mut config = closed(vec![server.address]);
+    config.resolve = vec![
+        ("s3.example".to_owned(), ip("10.0.0.1")),
+        ("other.example".to_owned(), ip("10.9.9.9")),
+        ("S3.EXAMPLE".to_owned(), ip("10.0.0.2")),
+    ];
+    let (resolver, _) = resolver(&config);
+    assert_eq!(
+        resolver.lookup("192.0.2.7").await.unwrap(),
+        [ip("192.0.2.7")]
+    );
+    assert_eq!(resolver.lookup("fd00::7").await.unwrap(), [ip("fd00::7")]);
+    let pinned = [ip("10.0.0.1"), ip("10.0.0.2")];
+    assert_eq!(resolver.lookup("s3.example").await.unwrap(), pinned);
+    assert_eq!(resolver.lookup("S3.Example.").await.unwrap(), pinned);
+    let local = [ip("127.0.0.1"), ip("::1")];
+    assert_eq!(resolver.lookup("localhost").await.unwrap(), local);
+    assert!(server.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_name_is_asked_for_once_until_its_time_is_over() {
+    let server = Server::new(|asked| vec![answer(asked, 0, 90, &[ip("10.0.0.1")])]);
+    let (resolver, clock) = resolver(&closed(vec![server.address]));
+    let all = futures_util::future::join_all((0..9).map(|_| resolver.lookup("s3.example"))).await;
+    for found in all {
+        assert_eq!(found.unwrap(), [ip("10.0.0.1")]);
+    }
+    assert_eq!(server.asked(), [1], "one question, and none for IPv6");
+    clock.advance(Duration::from_secs(89));
+    resolver.lookup("S3.example.").await.unwrap();
+    assert_eq!(server.asked().len(), 1);
+    clock.advance(Duration::from_secs(1));
+    resolver.lookup("s3.example").await.unwrap();
+    assert_eq!(server.asked().len(), 2);
+    resolver.forget("S3.example");
+    resolver.lookup("s3.example").await.unwrap();
+    assert_eq!(server.asked().len(), 3);
+    assert!(resolver.meter.totals().up > 0 && resolver.meter.totals().down > 0);
+}
+
+#[tokio::test]
+async fn a_ttl_of_seconds_is_stretched_and_one_of_days_is_cut() {
+    for (ttl, kept) in [(1, TTL.0), (1_000_000, TTL.1)] {
+        let server = Server::new(move |asked| vec![answer(asked, 0, ttl, &[ip("10.0.0.1")])]);
+        let (resolver, clock) = resolver(&closed(vec![server.address]));
+        resolver.lookup("s3.example").await.unwrap();
+        clock.advance(kept - Duration::from_millis(1));
+        resolver.lookup("s3.example").await.unwrap();
+        assert_eq!(server.asked().len(), 1);
+        clock.advance(Duration::from_millis(1));
+        resolver.lookup("s3.example").await.unwrap();
+        assert_eq!(server.asked().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn ipv6_is_asked_for_where_there_is_no_ipv4() {
+    let server = Server::new(|asked| match asked[asked.len() - 3] {
+        28 => vec![answer(asked, 0, 1, &[ip("fd00::1")])],
+        _ => vec![answer(asked, 0, 1, &[])],
+    });
+    let (resolver, _) = resolver(&closed(vec![server.address]));
+    assert_eq!(
+        resolver.lookup("s3.example").await.unwrap(),
+        [ip("fd00::1")]
+    );
+    assert_eq!(server.asked(), [1, 28]);
+}
+
+#[tokio::test]
+async fn a_server_that_fails_is_followed_by_the_next() {
+    let broken = Server::new(|asked| vec![answer(asked, 2, 1, &[])]);
+    let good = Server::new(|asked| vec![answer(asked, 0, 1, &[ip("10.0.0.1")])]);
+    let (resolver, _) = resolver(&closed(vec![broken.address, good.address]));
+    assert_eq!(
+        resolver.lookup("s3.example").await.unwrap(),
+        [ip("10.0.0.1")]
+    );
+    assert_eq!((broken.asked().len(), good.asked().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn when_all_servers_fail_each_was_asked_twice_and_the_error_names_one() {
+    let broken = Server::new(|asked| vec![answer(asked, 5, 1, &[])]);
+    let (resolver, _) = resolver(&closed(vec![broken.address]));
+    let error = resolver.lookup("s3.example").await.unwrap_err().to_string();
+    assert!(
+        error.contains("s3.example") && error.contains("127.0.0.1"),
+        "{error}"
+    );
+    assert_eq!(broken.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn no_such_name_is_final() {
+    let server = Server::new(|asked| vec![answer(asked, 3, 1, &[])]);
+    let (resolver, _) = resolver(&closed(vec![server.address]));
+    let error = resolver
+        .lookup("nope.example")
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("no such name"), "{error}");
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn forged_and_broken_answers_are_waited_past() {
+    let server = Server::new(|asked| {
+        let mut forged = answer(asked, 0, 1, &[ip("203.0.113.66")]);
+        forged[0] ^= 1;
+        vec![
+            forged,
+            b"garbage".to_vec(),
+            asked.to_vec(),
+            answer(asked, 0, 1, &[ip("10.0.0.1")]),
+        ]
+    });
+    let (resolver, _) = resolver(&closed(vec![server.address]));
+    assert_eq!(
+        resolver.lookup("s3.example").await.unwrap(),
+        [ip("10.0.0.1")]
+    );
+}
+
+#[tokio::test]
+async fn a_server_outside_of_allow_is_not_asked() {
+    let server = Server::new(|asked| vec![answer(asked, 0, 1, &[ip("10.0.0.1")])]);
+    let mut config = closed(vec![server.address]);
+    config.allow = vec!["10.0.0.0/8".parse().unwrap()];
+    let (resolver, _) = resolver(&config);
+    let error = resolver.lookup("s3.example").await.unwrap_err();
+    assert!(matches!(&error, ResolveError::Forbidden(text) if text.contains("allow=")));
+    assert!(server.asked().is_empty());
+}
+
+#[tokio::test]
+async fn questions_go_by_the_interface_or_not_at_all() {
+    let server = Server::new(|asked| vec![answer(asked, 0, 1, &[ip("10.0.0.1")])]);
+    let config = Config {
+        interface: Some("kfs-none0".to_owned()),
+        ..closed(vec![server.address])
+    };
+    let (resolver, _) = resolver(&config);
+    let error = resolver.lookup("s3.example").await.unwrap_err().to_string();
+    assert!(error.contains("No such device"), "{error}");
+    assert!(server.asked().is_empty());
+    assert_eq!(resolver.meter.totals(), crate::net::Totals::default());
+}
+
+#[tokio::test]
+async fn the_systems_resolver_is_asked_only_on_an_open_network_without_interface_and_servers() {
+    let open = Config {
+        network: Network::Open,
+        ..Config::default()
+    };
+    assert!(resolver(&open).0.system);
+    let bound = Config {
+        interface: Some("lo".to_owned()),
+        ..open.clone()
+    };
+    assert!(!resolver(&bound).0.system);
+    let told = Config {
+        dns: vec!["127.0.0.1:53".parse().unwrap()],
+        ..open
+    };
+    assert!(!resolver(&told).0.system);
+    assert!(!resolver(&closed(vec![])).0.system);
+}
+
+#[tokio::test]
+async fn without_a_server_the_error_says_how_to_name_one() {
+    let dir = tempfile::tempdir().unwrap();
+    for content in [None, Some("# nothing\nsearch example\n")] {
+        let (mut resolver, _) = resolver(&closed(vec![]));
+        resolver.resolv_conf = dir.path().join("resolv.conf");
+        if let Some(content) = content {
+            std::fs::write(&resolver.resolv_conf, content).unwrap();
+        }
+        let error = resolver.lookup("s3.example").await.unwrap_err().to_string();
+        assert!(error.contains("dns=ADDRESS"), "{error}");
+    }
+}
+
+#[test]
+fn the_servers_of_resolv_conf_are_its_nameserver_lines() {
+    let text = "# c\nsearch a b\nnameserver 100.127.0.53\n  nameserver\t100.127.1.53 x\n\
+                nameserver\nnameserver nonsense\noptions rotate\nnameserver fd00::53\n";
+    let servers: Vec<String> = nameservers(text).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        servers,
+        ["100.127.0.53:53", "100.127.1.53:53", "[fd00::53]:53"]
+    );
+}

@@ -1,0 +1,190 @@
+//! TLS for everything: rustls on ring, HTTP/1.1 only, one `ClientConfig` shared, so that a second
+//! connection resumes the session of the first and saves the certificates (some 4 KB down).
+//!
+//! Invariant: trust is either the system's bundle or exactly `ca_file`, never both, and never what
+//! an environment variable names: so the bundle is looked for here, not by `load_native_certs`.
+//!
+//! A wrong certificate is not told apart from a link that is down: at boot the clock may say 1970,
+//! and then every certificate is wrong for a while.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tower_service::Service;
+
+use super::NetError;
+use super::dial::{BoxError, DialError, Dialer, Dialling};
+
+/// A warm connection costs nothing to keep and some 7 KB to make again.
+const POOL_IDLE: Duration = Duration::from_secs(60);
+const POOL_MAX_IDLE: usize = 16;
+/// How much longer than the connect itself the handshake may take: some 7 KB at 32 kbit/s.
+const HANDSHAKE: Duration = Duration::from_secs(20);
+
+/// Where distributions keep their bundle.
+const BUNDLES: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// The client side of TLS.
+pub(super) fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, NetError> {
+    let roots = match ca_file {
+        Some(path) => only(path)?,
+        None => native(),
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| NetError::Tls(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn only(path: &Path) -> Result<RootCertStore, NetError> {
+    let wrong = |why: String| NetError::CaFile(path.to_owned(), why);
+    let mut roots = RootCertStore::empty();
+    let certificates =
+        CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))?;
+    for certificate in certificates {
+        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+        roots
+            .add(certificate)
+            .map_err(|error| wrong(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(wrong("no certificate in it".to_owned()));
+    }
+    Ok(roots)
+}
+
+/// The system's roots. None at all is no error here: a mount on loopback needs none, and every
+/// handshake will name the unknown issuer.
+fn native() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let bundle = BUNDLES
+        .iter()
+        .map(PathBuf::from)
+        .find(|path| path.is_file());
+    if let Some(bundle) = bundle {
+        let loaded = rustls_native_certs::load_certs_from_paths(Some(&bundle), None);
+        for error in &loaded.errors {
+            tracing::warn!("CA certificates of {}: {error}", bundle.display());
+        }
+        roots.add_parsable_certificates(loaded.certs);
+    }
+    if roots.is_empty() {
+        tracing::warn!("no CA certificates found: install ca-certificates or say ca_file=");
+    }
+    roots
+}
+
+/// Dials and, for https, shakes hands; both inside a deadline.
+#[derive(Clone, Debug)]
+pub(super) struct Connector {
+    https: HttpsConnector<Dialer>,
+    deadline: Duration,
+}
+
+impl Connector {
+    pub(super) fn new(dialer: Dialer, tls: Arc<ClientConfig>) -> Self {
+        Self {
+            deadline: dialer.connect_timeout() + HANDSHAKE,
+            https: HttpsConnector::from((dialer, tls)),
+        }
+    }
+
+    /// A client with a pool of its own over this connector.
+    pub(super) fn client<B>(&self) -> Client<Self, B>
+    where
+        B: http_body::Body + Send,
+        B::Data: Send,
+    {
+        Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .pool_max_idle_per_host(POOL_MAX_IDLE)
+            .build(self.clone())
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = <HttpsConnector<Dialer> as Service<Uri>>::Response;
+    type Error = BoxError;
+    type Future = Dialling<Self::Response, BoxError>;
+
+    fn poll_ready(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), BoxError>> {
+        self.https.poll_ready(cx)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let host = uri.host().unwrap_or_default().to_owned();
+        let connecting = tokio::time::timeout(self.deadline, self.https.call(uri));
+        Box::pin(async move {
+            let Ok(connected) = connecting.await else {
+                let why = format!("{host}: no TLS handshake in time");
+                return Err(DialError::TimedOut(why).into());
+            };
+            connected
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ca_file_that_is_absent_or_empty_or_no_certificate_is_an_error_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        for content in [
+            None,
+            Some(""),
+            Some("hello"),
+            Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+        ] {
+            if let Some(content) = content {
+                std::fs::write(&path, content).unwrap();
+            }
+            let error = client_config(Some(&path)).unwrap_err().to_string();
+            assert!(error.contains("ca.pem"), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_never_shakes_hands_is_given_up() {
+        // The kernel accepts for it, and nobody says anything.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let dialer = Dialer::new(crate::net::dial::tests::way("lo"));
+        let mut connector = Connector::new(dialer, client_config(None).unwrap());
+        connector.deadline = Duration::from_millis(50);
+        let uri = format!("https://{}", listener.local_addr().unwrap());
+        let error = connector.call(uri.parse().unwrap()).await.err().unwrap();
+        let error = error.downcast_ref::<DialError>();
+        assert!(matches!(error, Some(DialError::TimedOut(_))), "{error:?}");
+    }
+
+    #[test]
+    fn only_http_1_1_is_offered() {
+        let config = client_config(None).unwrap();
+        assert_eq!(config.alpn_protocols, [b"http/1.1"]);
+    }
+}

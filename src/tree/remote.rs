@@ -1,0 +1,420 @@
+//! What is known of the bucket: per directory, per name, a fact about the object and one about the
+//! directory of that name, each as old as its last answer.
+//!
+//! Invariants:
+//! - a name not in a listed directory is known to be absent, as of the listing;
+//! - an answer to a question asked before one of our own results at a key does not undo that
+//!   result (`recent`, kept only while questions are under way);
+//! - only keys that are paths are in here; others are counted in `hidden`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+use crate::store::ListPage;
+use crate::types::{ETag, Name, ObjectId, ObjectKey, ObjectMeta, RelKey, RelPath, Seq};
+
+/// A version without its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its tag.
+    pub etag: ETag,
+    /// Bytes.
+    pub size: u64,
+    /// Seconds since 1970.
+    pub modified: i64,
+    /// The number of our generation that became this version, if this run sent it.
+    pub by: Option<Seq>,
+}
+
+/// Something that is there, is not there, or was never asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Fact<T> {
+    /// Never asked.
+    #[default]
+    Unknown,
+    /// Asked; not there.
+    Absent,
+    /// Asked; there.
+    Present(T),
+}
+
+impl<T> Fact<T> {
+    /// What is there.
+    pub(super) fn present(&self) -> Option<&T> {
+        match self {
+            Self::Present(it) => Some(it),
+            Self::Unknown | Self::Absent => None,
+        }
+    }
+}
+
+/// What is known of one name.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    /// The object of that key.
+    pub(super) file: Fact<Known>,
+    /// The directory of that name, and its marker.
+    pub(super) dir: Fact<Fact<Box<Known>>>,
+    /// When this was last so.
+    pub(super) checked: Instant,
+}
+
+impl Slot {
+    fn new(at: Instant) -> Self {
+        Self {
+            file: Fact::Unknown,
+            dir: Fact::Unknown,
+            checked: at,
+        }
+    }
+}
+
+/// What is known of one directory.
+#[derive(Debug, Default)]
+pub(super) struct Dir {
+    /// When all of its names were last known.
+    pub(super) listed: Option<Instant>,
+    /// Names by what is known of them.
+    pub(super) names: BTreeMap<Name, Slot>,
+}
+
+/// What is known of the bucket.
+#[derive(Debug, Default)]
+pub(super) struct Remote {
+    dirs: HashMap<RelPath, Dir>,
+    asking: BTreeMap<Seq, usize>,
+    recent: HashMap<RelKey, Seq>,
+    hidden: u64,
+}
+
+impl From<&ObjectMeta> for Known {
+    fn from(meta: &ObjectMeta) -> Self {
+        Self {
+            etag: meta.id.etag.clone(),
+            size: meta.size,
+            modified: meta.modified,
+            by: None,
+        }
+    }
+}
+
+impl Known {
+    /// As an object's metadata (from a listing: without headers).
+    #[must_use]
+    pub fn meta(&self, key: &RelKey) -> ObjectMeta {
+        let id = ObjectId {
+            key: ObjectKey::from(key),
+            etag: self.etag.clone(),
+        };
+        ObjectMeta {
+            id,
+            size: self.size,
+            modified: self.modified,
+            headers: None,
+        }
+    }
+}
+
+impl Remote {
+    /// What is known of a directory.
+    #[must_use]
+    pub(super) fn dir(&self, path: &RelPath) -> Option<&Dir> {
+        self.dirs.get(path)
+    }
+
+    /// What is known of a name; for a name that a listing did not have, that it is absent.
+    #[must_use]
+    pub(super) fn slot(&self, path: &RelPath) -> Option<Slot> {
+        let dir = self.dirs.get(&path.parent()?)?;
+        dir.names.get(&path.name()?).cloned().or_else(|| {
+            let checked = dir.listed?;
+            Some(Slot {
+                file: Fact::Absent,
+                dir: Fact::Absent,
+                checked,
+            })
+        })
+    }
+
+    /// The version known to be at a key.
+    #[must_use]
+    pub(super) fn known(&self, key: &RelKey) -> Option<Known> {
+        let slot = self.slot(&key.path())?;
+        if key.is_dir() {
+            slot.dir.present()?.present().map(|known| (**known).clone())
+        } else {
+            slot.file.present().cloned()
+        }
+    }
+
+    /// Keys that were listed and cannot be shown.
+    #[must_use]
+    pub(super) fn hidden(&self) -> u64 {
+        self.hidden
+    }
+
+    /// A question is under way since `at`.
+    pub(super) fn asking(&mut self, at: Seq) {
+        *self.asking.entry(at).or_default() += 1;
+    }
+
+    /// It is answered (or given up).
+    pub(super) fn answered(&mut self, at: Seq) {
+        if let Some(count) = self.asking.get_mut(&at) {
+            *count -= 1;
+            if *count == 0 {
+                self.asking.remove(&at);
+            }
+        }
+        if self.asking.is_empty() {
+            self.recent.clear();
+        }
+    }
+
+    /// Our own result at `key`: it is this version now, or nothing.
+    pub(super) fn result(&mut self, key: &RelKey, now_is: Option<Known>, seq: Seq, at: Instant) {
+        if !self.asking.is_empty() {
+            self.recent.insert(key.clone(), seq);
+        }
+        self.set(key, now_is, at);
+    }
+
+    /// The answer of a HEAD asked at `asked`.
+    pub(super) fn head(&mut self, key: &RelKey, found: Option<Known>, asked: Seq, at: Instant) {
+        if self.is_newer(key, asked) {
+            return;
+        }
+        self.set(key, found, at);
+    }
+
+    /// That the directory has no name but what is found out from now on (it was made here).
+    pub(super) fn empty_dir(&mut self, path: &RelPath, at: Instant) {
+        self.dirs.insert(
+            path.clone(),
+            Dir {
+                listed: Some(at),
+                names: BTreeMap::new(),
+            },
+        );
+    }
+
+    /// Forgets a directory that was removed here.
+    pub(super) fn forget_dir(&mut self, path: &RelPath, at: Instant) {
+        self.dirs.remove(path);
+        if let Some(slot) = self.slot_mut(path, at) {
+            slot.dir = Fact::Absent;
+        }
+    }
+
+    /// A page of a listing of `path` with delimiter, asked at `asked`.
+    pub(super) fn page(&mut self, path: &RelPath, page: &ListPage, asked: Seq, at: Instant) {
+        self.hidden += page.unreadable;
+        let prefix = path.dir_prefix();
+        for object in &page.objects {
+            if object.key == prefix {
+                let known = Known::from(object);
+                self.set_unless_newer(&RelKey::dir(path), Some(known), asked, at);
+                continue;
+            }
+            match RelKey::parse(&object.key)
+                .filter(|key| key.path().parent().as_ref() == Some(path))
+            {
+                Some(key) => self.set_unless_newer(&key, Some(Known::from(object)), asked, at),
+                None => self.hidden += 1,
+            }
+        }
+        for prefix in &page.prefixes {
+            match RelKey::parse(prefix).filter(|key| key.path().parent().as_ref() == Some(path)) {
+                Some(key) => self.dir_exists(&key.path(), at),
+                None => self.hidden += 1,
+            }
+        }
+    }
+
+    /// All pages of a listing of `path` that began at `started` have come: what none of them named,
+    /// and no result of ours has touched since, is gone.
+    pub(super) fn listed(&mut self, path: &RelPath, started: Instant) {
+        let dir = self.dirs.entry(path.clone()).or_default();
+        dir.listed = Some(started);
+        let mut gone = Vec::new();
+        dir.names.retain(|name, slot| {
+            let stays = slot.checked >= started;
+            if !stays && slot.dir.present().is_some() {
+                gone.push(path.join(name));
+            }
+            stays
+        });
+        for path in gone {
+            self.dirs.remove(&path);
+        }
+    }
+
+    /// The answer of a listing of all keys that begin with `path`, at most a few, asked at `asked`:
+    /// tells of the name itself, unless it was cut short. Answers whether the directory is decided.
+    pub(super) fn probed(
+        &mut self,
+        path: &RelPath,
+        page: &ListPage,
+        asked: Seq,
+        at: Instant,
+    ) -> bool {
+        let (file, dir) = (RelKey::file(path), RelKey::dir(path));
+        let object = page
+            .objects
+            .iter()
+            .find(|object| object.key == file.as_str());
+        let is_dir = page.prefixes.iter().any(|prefix| prefix == dir.as_str())
+            || page
+                .objects
+                .iter()
+                .any(|object| object.key.starts_with(dir.as_str()));
+        self.set_unless_newer(&file, object.map(Known::from), asked, at);
+        if is_dir {
+            self.dir_exists(path, at);
+        } else if page.next.is_none() && !self.is_newer(&dir, asked) {
+            self.forget_dir(path, at);
+        }
+        is_dir || page.next.is_none()
+    }
+
+    /// Whether a key below it exists was asked.
+    pub(super) fn dir_probed(&mut self, path: &RelPath, is_there: bool, asked: Seq, at: Instant) {
+        if is_there {
+            self.dir_exists(path, at);
+        } else if !self.is_newer(&RelKey::dir(path), asked) {
+            self.forget_dir(path, at);
+        }
+    }
+
+    /// All objects known below a directory, and whether all directories below it are listed since
+    /// `fresh`.
+    #[must_use]
+    pub(super) fn below(&self, path: &RelPath, fresh: Instant) -> (Vec<(RelKey, Known)>, bool) {
+        let (mut found, mut complete) = (Vec::new(), true);
+        let mut todo = vec![path.clone()];
+        while let Some(path) = todo.pop() {
+            let Some(dir) = self.dirs.get(&path) else {
+                complete = false;
+                continue;
+            };
+            complete &= dir.listed.is_some_and(|at| at >= fresh);
+            for (name, slot) in &dir.names {
+                let child = path.join(name);
+                if let Some(known) = slot.file.present() {
+                    found.push((RelKey::file(&child), known.clone()));
+                }
+                if let Some(marker) = slot.dir.present() {
+                    if let Some(known) = marker.present() {
+                        found.push((RelKey::dir(&child), (**known).clone()));
+                    }
+                    todo.push(child);
+                }
+            }
+        }
+        (found, complete)
+    }
+
+    /// Keys for every page of a recursive listing (no delimiter) of `path`.
+    pub(super) fn deep_page(&mut self, path: &RelPath, page: &ListPage, asked: Seq, at: Instant) {
+        self.hidden += page.unreadable;
+        for object in &page.objects {
+            match RelKey::parse(&object.key).filter(|key| key.path().is_within(path)) {
+                Some(key) => self.set_unless_newer(&key, Some(Known::from(object)), asked, at),
+                None => self.hidden += u64::from(object.key != path.dir_prefix()),
+            }
+        }
+    }
+
+    /// All pages of a recursive listing of `path` have come.
+    pub(super) fn deep_listed(&mut self, path: &RelPath, started: Instant) {
+        let below: Vec<RelPath> = self
+            .dirs
+            .keys()
+            .filter(|dir| dir.is_within(path))
+            .cloned()
+            .collect();
+        for dir in below.iter().chain([path]) {
+            self.listed(dir, started);
+        }
+    }
+
+    fn is_newer(&self, key: &RelKey, asked: Seq) -> bool {
+        self.recent.get(key).is_some_and(|result| *result > asked)
+    }
+
+    fn set_unless_newer(&mut self, key: &RelKey, known: Option<Known>, asked: Seq, at: Instant) {
+        if !self.is_newer(key, asked) {
+            self.set(key, known, at);
+        }
+    }
+
+    fn set(&mut self, key: &RelKey, known: Option<Known>, at: Instant) {
+        let path = key.path();
+        let exists = known.is_some();
+        let Some(slot) = self.slot_mut(&path, at) else {
+            return;
+        };
+        let fact = match (known, slot.file.present()) {
+            // The same version seen again keeps whose it is.
+            (Some(known), Some(old)) if old.etag == known.etag => Fact::Present(Known {
+                by: known.by.or(old.by),
+                ..known
+            }),
+            (Some(known), _) => Fact::Present(known),
+            (None, _) => Fact::Absent,
+        };
+        if key.is_dir() {
+            let marker = match fact {
+                Fact::Present(known) => Fact::Present(Box::new(known)),
+                _ => Fact::Absent,
+            };
+            if exists || slot.dir.present().is_some() {
+                slot.dir = Fact::Present(marker);
+            }
+        } else {
+            slot.file = fact;
+        }
+        if exists && let Some(parent) = path.parent() {
+            self.dir_exists(&parent, at);
+        }
+    }
+
+    fn dir_exists(&mut self, path: &RelPath, at: Instant) {
+        let mut path = path.clone();
+        while let Some(slot) = self.slot_mut(&path, at) {
+            if slot.dir.present().is_none() {
+                slot.dir = Fact::Present(Fact::Unknown);
+            }
+            match path.parent() {
+                Some(parent) => path = parent,
+                None => break,
+            }
+        }
+    }
+
+    fn slot_mut(&mut self, path: &RelPath, at: Instant) -> Option<&mut Slot> {
+        let (parent, name) = (path.parent()?, path.name()?);
+        let dir = self.dirs.entry(parent).or_default();
+        let listed = dir.listed.is_some();
+        let slot = dir.names.entry(name).or_insert_with(|| {
+            let mut slot = Slot::new(at);
+            if listed {
+                (slot.file, slot.dir) = (Fact::Absent, Fact::Absent);
+            }
+            slot
+        });
+        slot.checked = at;
+        Some(slot)
+    }
+}
+
+impl From<&crate::store::Listed> for Known {
+    fn from(listed: &crate::store::Listed) -> Self {
+        Self {
+            etag: listed.etag.clone(),
+            size: listed.size,
+            modified: listed.modified,
+            by: None,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! A bucket somewhere, keys for it, and all that a test needs beside the mount.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::servers::{self, Running};
+use super::{Access, Client, Keys, Relay, Spec, TestCloud, WorkDir};
+
+/// Where below the bucket the mounts of the tests are.
+const PREFIX: &str = "pre/fix";
+
+/// Which server holds the bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Server {
+    Sim,
+    Seaweed,
+    Radosgw,
+}
+
+/// Which keys Krypton hands to the mount.
+#[derive(Clone, Debug)]
+pub(crate) enum Issue {
+    /// Good ones of the server's own.
+    Own,
+    /// These, and the simulated S3 takes them.
+    Fixed(Keys),
+    /// These, which S3 has never heard of.
+    Stranger(Keys),
+}
+
+/// One test's world. Keys reach the mount only by Krypton, which a simulated cloud plays.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) server: Server,
+    /// S3, unless a real server plays it; and Krypton.
+    pub(crate) cloud: TestCloud,
+    /// Between the mount and S3.
+    pub(crate) relay: Relay,
+    pub(crate) client: Client,
+    pub(crate) access: Access,
+    pub(crate) work: WorkDir,
+    /// Krypton, where it is not the same cloud.
+    issuer: Option<TestCloud>,
+    ca_file: PathBuf,
+    prefix: String,
+}
+
+impl World {
+    /// A new bucket on that server.
+    pub(crate) fn new(server: Server, name: &str) -> Self {
+        Self::with_keys(server, name, Issue::Own)
+    }
+
+    /// The same, but Krypton hands out what `issue` says.
+    pub(crate) fn with_keys(server: Server, name: &str, issue: Issue) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::SeqCst);
+        let work = WorkDir::new(name);
+        let bucket = format!("it-{}-{number}", std::process::id());
+        let mut world = match server {
+            Server::Sim => simulated(work, bucket, issue),
+            Server::Seaweed => real(servers::seaweed(), server, work, bucket, issue),
+            Server::Radosgw => real(servers::radosgw(), server, work, bucket, issue),
+        };
+        world.client.create_bucket();
+        world.ca_file = world.bundle();
+        world
+    }
+
+    /// All authorities of this world in one file.
+    fn bundle(&self) -> PathBuf {
+        let clouds = std::iter::once(&self.cloud).chain(&self.issuer);
+        let texts: Vec<_> = clouds
+            .map(|cloud| std::fs::read_to_string(cloud.ca_file()).unwrap())
+            .collect();
+        let path = self.work.path().join("ca.pem");
+        std::fs::write(&path, texts.join("\n")).unwrap();
+        path
+    }
+
+    /// Who plays Krypton.
+    pub(crate) fn issuer(&self) -> &TestCloud {
+        self.issuer.as_ref().unwrap_or(&self.cloud)
+    }
+
+    /// What a mount of this world's bucket is started with.
+    pub(crate) fn spec(&self) -> Spec {
+        let scheme = if self.server == Server::Sim {
+            "https"
+        } else {
+            "http"
+        };
+        Spec {
+            source: format!("s3://{}/{}", self.access.bucket, self.prefix),
+            region: self.access.region.clone(),
+            endpoint: format!("{scheme}://{}", self.relay.address()),
+            krypton: self.issuer().krypton_url(),
+            ca_file: self.ca_file.clone(),
+            dir: self.work.dir("mnt"),
+            spool: self.work.path().join("spool"),
+            cache: self.work.path().join("cache"),
+            options: vec![("network".into(), "open".into())],
+            log: self.work.path().join("mount.log"),
+        }
+    }
+
+    /// The same place as seen by another device: nothing remembered.
+    pub(crate) fn second_device(&self) -> Spec {
+        Spec {
+            dir: self.work.dir("mnt2"),
+            spool: self.work.path().join("spool2"),
+            cache: self.work.path().join("cache2"),
+            log: self.work.path().join("mount2.log"),
+            ..self.spec()
+        }
+    }
+
+    /// The key of a name in the mount.
+    pub(crate) fn key(&self, name: &str) -> String {
+        format!("{}/{name}", self.prefix)
+    }
+
+    /// A folder beside the mount.
+    pub(crate) fn local(&self, name: &str) -> PathBuf {
+        self.work.dir(name)
+    }
+}
+
+fn simulated(work: WorkDir, bucket: String, issue: Issue) -> World {
+    let (fixed, stranger) = match &issue {
+        Issue::Own => (None, None),
+        Issue::Fixed(keys) => (Some(keys), None),
+        Issue::Stranger(keys) => (None, Some(keys)),
+    };
+    let cloud = TestCloud::start(&work.dir("cloud"), &bucket, fixed);
+    let access = Access {
+        endpoint: cloud.s3_url(),
+        region: cloud.region(),
+        bucket,
+        ca_file: Some(cloud.ca_file()),
+        keys: cloud.keys(),
+    };
+    World {
+        server: Server::Sim,
+        relay: Relay::start(cloud.s3_address()),
+        client: Client::start(&access),
+        issuer: stranger.map(|keys| TestCloud::start(&work.dir("issuer"), "unused", Some(keys))),
+        ca_file: PathBuf::new(),
+        prefix: PREFIX.into(),
+        cloud,
+        access,
+        work,
+    }
+}
+
+fn real(running: &Running, server: Server, work: WorkDir, bucket: String, issue: Issue) -> World {
+    let access = Access {
+        endpoint: running.url(),
+        region: servers::REGION.into(),
+        bucket,
+        ca_file: None,
+        keys: running.keys.clone(),
+    };
+    let client = Client::start(&access);
+    let keys = match (issue, server) {
+        (Issue::Fixed(keys) | Issue::Stranger(keys), _) => keys,
+        // A session token that the server verifies.
+        (Issue::Own, Server::Radosgw) => client.assume_role(servers::ROLE),
+        (Issue::Own, _) => running.keys.clone(),
+    };
+    World {
+        server,
+        cloud: TestCloud::start(&work.dir("cloud"), "unused", Some(&keys)),
+        relay: Relay::start(running.address),
+        issuer: None,
+        ca_file: PathBuf::new(),
+        prefix: PREFIX.into(),
+        client,
+        access,
+        work,
+    }
+}
