@@ -146,14 +146,3 @@ impl PendingMap {
         naming.map(|(key, _)| key.clone()).collect()
     }
 }
-
-#[cfg(test)]
-impl FromIterator<(RelKey, Pending)> for PendingMap {
-    fn from_iter<I: IntoIterator<Item = (RelKey, Pending)>>(all: I) -> Self {
-        let by_key: BTreeMap<_, _> = all.into_iter().collect();
-        let order = by_key.iter();
-        let order = order.map(|(key, entry)| (entry.number, key.clone()));
-        let order = order.collect();
-        Self { by_key, order }
-    }
-}

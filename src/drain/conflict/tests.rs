@@ -29,6 +29,8 @@ fn pending(want: Want) -> Pending {
         base: base("old"),
         since: Instant::now(),
         held: false,
+        urgent: false,
+        over_gone: false,
         begun: true,
         staged: None,
         dead: None,

@@ -161,6 +161,8 @@ impl World {
             base: old.as_ref().map_or(known, |old| old.base.clone()),
             since: self.start,
             held: false,
+            urgent: false,
+            over_gone: false,
             begun: old.as_ref().is_some_and(|old| old.begun),
             staged: old.and_then(|old| old.staged),
             dead: None,
@@ -233,7 +235,7 @@ impl World {
             concurrency: 4,
             hurry: true,
         };
-        let pending = self.pending.clone().into_iter().collect();
+        let pending = gathered(self.pending.clone());
         plan(&pending, &busy, self.start, &rules)
     }
 
