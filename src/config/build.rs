@@ -278,7 +278,6 @@ fn drain_config(s: &Settings) -> Result<drain::Config, ConfigError> {
         concurrency: usize::try_from(upload_concurrency).unwrap_or(1),
         storage_class: s.read("storage_class", text)?,
         sse,
-        ..drain::Config::default()
     })
 }
 

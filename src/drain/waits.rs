@@ -20,6 +20,7 @@ pub(super) fn dir_of(key: &RelKey) -> &str {
 
 /// Parts that only want Complete: of which generation, the upload, the parts. An upload that was
 /// given up is recorded as one without a name.
+#[allow(clippy::type_complexity)] // a borrowed `tree::Staged`
 pub(super) fn staged(entry: &Pending) -> Option<(Seq, &str, &[(u16, String)])> {
     let (number, upload, parts) = entry.staged.as_ref()?;
     (!upload.is_empty()).then_some((*number, upload, parts))

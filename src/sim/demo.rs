@@ -22,7 +22,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::{Cloud, CloudConfig};
 use crate::config::{Config, ConfigError, Given};
-use crate::daemon::{Daemon, Failure, Mounted, log_to_stderr};
+use crate::daemon::{Daemon, Failure, Mounted, harden, log_to_stderr, runtime, shut_down};
 use look::Onlooker;
 use tour::Tour;
 
@@ -58,8 +58,18 @@ impl Places {
 }
 
 /// Runs the demo. 0 if the tour went as told, 1 otherwise.
-pub async fn run(dir: Option<PathBuf>, tour_only: bool) -> ExitCode {
-    match demo(dir, tour_only).await {
+#[must_use]
+pub fn run(dir: Option<PathBuf>, tour_only: bool) -> ExitCode {
+    let runtime = match harden().and_then(|()| runtime()) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("kryptonfs demo: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    let done = runtime.block_on(demo(dir, tour_only));
+    shut_down(runtime);
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kryptonfs demo: {error}");
@@ -116,7 +126,11 @@ async fn demo(dir: Option<PathBuf>, tour_only: bool) -> Result<(), Failed> {
     let cloud = start_cloud(&places.cloud).await?;
     tell_cloud(&cloud)?;
     let mounted = Daemon::mount(config(&cloud, &places)?, &places.mountpoint).await?;
-    say(&format!("\nmounted {} at {}", mounted.source(), mounted.dir().display()))?;
+    say(&format!(
+        "\nmounted {} at {}",
+        mounted.source(),
+        mounted.dir().display()
+    ))?;
     let toured = tour_and_stay(&cloud, &mounted, &places, tour_only).await;
     let ended = end(mounted, &places).await;
     cloud.stop().await;
@@ -143,7 +157,11 @@ async fn start_cloud(dir: &Path) -> io::Result<Cloud> {
 
 fn tell_cloud(cloud: &Cloud) -> io::Result<()> {
     say("kryptonfs demo: a simulated cloud on this machine, nothing leaves it.")?;
-    say(&format!("   S3       {}  bucket {BUCKET}, region {}", cloud.s3_url(), cloud.region()))?;
+    say(&format!(
+        "   S3       {}  bucket {BUCKET}, region {}",
+        cloud.s3_url(),
+        cloud.region()
+    ))?;
     say(&format!("   Krypton  {}", cloud.krypton_url()))?;
     say(&format!("   Cognito  {}", cloud.cognito_url()))
 }
@@ -164,9 +182,16 @@ fn config(cloud: &Cloud, places: &Places) -> Result<Config, Failed> {
         ("spool_dir", path(&places.device.join("spool"))?),
         ("cache_dir", path(&places.device.join("cache"))?),
     ];
-    let given: Vec<_> = options.iter().map(|(key, value)| Given::new(key, value)).collect();
+    let given: Vec<_> = options
+        .iter()
+        .map(|(key, value)| Given::new(key, value))
+        .collect();
     // No file of this machine's has a say in the demo.
-    Ok(Config::with_etc(&format!("s3://{BUCKET}"), &given, &places.device)?)
+    Ok(Config::with_etc(
+        &format!("s3://{BUCKET}"),
+        &given,
+        &places.device,
+    )?)
 }
 
 async fn tour_and_stay(
@@ -208,12 +233,19 @@ async fn end(mounted: Mounted, places: &Places) -> Result<(), Failed> {
     mounted.unmount().await?;
     say("\nunmounted.")?;
     say(&format!("   the bucket: {}", places.cloud.display()))?;
-    say(&format!("   the device's spool and cache: {}", places.device.display()))?;
+    say(&format!(
+        "   the device's spool and cache: {}",
+        places.device.display()
+    ))?;
     if drained {
-        say("All that was written is in the bucket. The folders can be removed, or used by the next demo.")?;
+        say(
+            "All that was written is in the bucket. The folders can be removed, or used by the next demo.",
+        )?;
         return Ok(());
     }
-    Err(Failed::because("not all was sent; what is left is in the spool, for the next demo"))
+    Err(Failed::because(
+        "not all was sent; what is left is in the spool, for the next demo",
+    ))
 }
 
 /// A line for the reader. Nobody reading is no reason to end.

@@ -146,3 +146,14 @@ impl PendingMap {
         naming.map(|(key, _)| key.clone()).collect()
     }
 }
+
+#[cfg(test)]
+impl FromIterator<(RelKey, Pending)> for PendingMap {
+    fn from_iter<I: IntoIterator<Item = (RelKey, Pending)>>(all: I) -> Self {
+        let mut map = Self::default();
+        for (key, entry) in all {
+            map.put(key, entry);
+        }
+        map
+    }
+}

@@ -45,6 +45,10 @@ pub(crate) struct Caps {
     pub(crate) part_minimum: bool,
     /// A part sent again replaces the one before in ListParts.
     pub(crate) parts_replaced: bool,
+    /// A Complete may leave out parts that were uploaded.
+    pub(crate) unnamed_parts: bool,
+    /// CompleteMultipartUpload of an upload that is gone says so (and is not "in progress").
+    pub(crate) complete_tells_gone: bool,
     /// Keys are strings ordered by bytes, not paths of a tree.
     pub(crate) flat_keys: bool,
 }
@@ -61,6 +65,8 @@ impl Caps {
             checksums: true,
             part_minimum: true,
             parts_replaced: true,
+            unnamed_parts: true,
+            complete_tells_gone: true,
             flat_keys: true,
         }
     }
@@ -84,6 +90,8 @@ impl Caps {
             delete_if_match: false,
             copy_if_match: false,
             checksums: false,
+            unnamed_parts: false,
+            complete_tells_gone: false,
             ..Self::all()
         }
     }

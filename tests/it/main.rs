@@ -1,12 +1,10 @@
-//! Integration tests, in one target.
-
-mod contract;
 //! The tests that need more than one module: real mounts, real servers, exact bars.
 #![allow(clippy::unwrap_used)]
 
 mod architecture;
 mod bad_input;
 mod bars;
+mod contract;
 mod demo;
 mod harness;
 mod readme;

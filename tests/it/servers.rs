@@ -1,6 +1,14 @@
 //! The real servers, as the harness starts them: what the other tests take for granted of them.
 
-use crate::harness::servers::ROLE;
+use std::sync::Arc;
+
+use kryptonfs::clock::SystemClock;
+use kryptonfs::creds;
+use kryptonfs::net::{self, Net, Network};
+use kryptonfs::store::ObjectStore;
+use kryptonfs::store::s3::{self, S3Store};
+
+use crate::contract::{self, Caps};
 use crate::harness::{Access, Client, Keys, Server, World};
 
 fn keeps_what_it_is_given(server: Server) {
@@ -13,7 +21,7 @@ fn keeps_what_it_is_given(server: Server) {
     assert_eq!(seen.body, b"content");
     assert_eq!(seen.metadata["mode"], "33188");
     assert_eq!(seen.content_type, "text/plain");
-    assert_eq!(world.client.keys(""), [key.clone()]);
+    assert_eq!(world.client.keys(""), std::slice::from_ref(&key));
     assert!(world.client.has(&key));
     world.client.delete(&key);
     assert!(!world.client.has(&key));
@@ -32,7 +40,7 @@ fn seaweedfs_starts_and_keeps_what_it_is_given() {
 #[test]
 fn radosgw_starts_hands_out_session_keys_and_keeps_what_it_is_given() {
     let world = World::new(Server::Radosgw, "server");
-    let keys = world.client.assume_role(ROLE);
+    let keys = world.client.session_keys();
     assert!(keys.session_token.is_some());
     let session = Client::start(&Access {
         keys: Keys {
@@ -46,4 +54,58 @@ fn radosgw_starts_hands_out_session_keys_and_keeps_what_it_is_given() {
         "a false session token was taken"
     );
     keeps_what_it_is_given(Server::Radosgw);
+}
+
+/// The adapter on that world's bucket, with credentials from Krypton.
+fn adapter(world: &World) -> Arc<dyn ObjectStore> {
+    let spec = world.spec();
+    let net = Net::new(&net::Config {
+        network: Network::Open,
+        ca_file: Some(spec.ca_file),
+        ..net::Config::default()
+    });
+    let net = net.unwrap();
+    let config = creds::Config {
+        krypton_url: spec.krypton,
+        ..creds::Config::default()
+    };
+    let keeper = creds::keeper(&config, &net, Arc::new(SystemClock)).unwrap();
+    let config = s3::Config {
+        bucket: world.access.bucket.clone(),
+        region: spec.region.clone(),
+        endpoint_url: Some(spec.endpoint),
+        path_style: true,
+    };
+    let base = net.sdk_config(&spec.region);
+    Arc::new(S3Store::new(
+        &config,
+        net.http_client(),
+        &base,
+        Arc::new(keeper),
+    ))
+}
+
+fn keeps_the_contract(server: Server, caps: Caps) {
+    let world = World::new(server, "contract");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async { contract::run(adapter(&world), caps).await });
+}
+
+#[test]
+fn the_simulated_cloud_keeps_the_contract() {
+    keeps_the_contract(Server::Sim, Caps::all());
+}
+
+#[test]
+fn seaweedfs_keeps_the_contract() {
+    keeps_the_contract(Server::Seaweed, Caps::seaweedfs());
+}
+
+#[test]
+fn radosgw_keeps_the_contract() {
+    keeps_the_contract(Server::Radosgw, Caps::radosgw());
 }

@@ -106,13 +106,19 @@ impl Onlooker {
             .header(header::HOST, &self.address)
             .body(Empty::<Bytes>::new())
             .map_err(Failed::because)?;
-        let response = sender.send_request(request).await.map_err(Failed::because)?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(Failed::because)?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_BODY).collect().await;
         connection.abort();
         let body = body.map_err(Failed::because)?.to_bytes();
         if !head.status.is_success() {
-            return Err(Failed::because(format!("S3 answered {} for {key}", head.status)));
+            return Err(Failed::because(format!(
+                "S3 answered {} for {key}",
+                head.status
+            )));
         }
         let text = |name: &str| {
             let value = head.headers.get(name).and_then(|value| value.to_str().ok());

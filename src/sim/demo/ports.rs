@@ -29,7 +29,12 @@ pub(super) fn remember(dir: &Path, cloud: &Cloud) -> io::Result<()> {
         cloud.cognito_url(),
         cloud.control_url(),
     ];
-    let ports = urls.map(|url| url.rsplit(':').next().unwrap_or_default().trim_end_matches('/'));
+    let ports = urls.map(|url| {
+        url.rsplit(':')
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches('/')
+    });
     fs::write(dir.join(FILE), ports.join(" "))
 }
 

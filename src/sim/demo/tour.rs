@@ -30,7 +30,9 @@ impl Tour<'_> {
     /// All steps.
     pub(super) async fn run(&self) -> Result<(), Failed> {
         let samples = self.make_samples()?;
-        say("\nEach step: the command, what it printed, and what went over the wire (TLS included).")?;
+        say(
+            "\nEach step: the command, what it printed, and what went over the wire (TLS included).",
+        )?;
         self.write(&samples).await?;
         self.append().await?;
         self.read_back(&samples).await?;
@@ -53,22 +55,31 @@ impl Tour<'_> {
     }
 
     async fn write(&self, samples: &Samples) -> Result<(), Failed> {
-        say("\n1. A file is written: safe on the device when cp ends, then one request brings it to S3.")?;
-        self.step(&format!("cp {} photo.jpg", shown(&samples.picture))).await?;
+        say(
+            "\n1. A file is written: safe on the device when cp ends, then one request brings it to S3.",
+        )?;
+        self.step(&format!("cp {} photo.jpg", shown(&samples.picture)))
+            .await?;
         self.step("ls -l").await?;
         say("\n2. A large one travels in parts.")?;
-        self.step(&format!("cp {} video.bin", shown(&samples.video))).await?;
+        self.step(&format!("cp {} video.bin", shown(&samples.video)))
+            .await?;
         Ok(())
     }
 
     async fn append(&self) -> Result<(), Failed> {
         say("\n3. A log grows: the loop is one file to S3, so it is one request.")?;
-        self.step("for i in 1 2 3; do echo \"line $i\" >> log.txt; done").await?;
-        say("\n4. Bytes are appended to the large one: only they travel, S3 joins them to what it has.")?;
+        self.step("for i in 1 2 3; do echo \"line $i\" >> log.txt; done")
+            .await?;
+        say(
+            "\n4. Bytes are appended to the large one: only they travel, S3 joins them to what it has.",
+        )?;
         let cost = self.step("echo 'one more line' >> video.bin").await?;
         let sent = cost.s3.received;
         if sent > VIDEO as u64 / 10 {
-            return Err(Failed::because(format!("an append of 14 bytes sent {sent} bytes")));
+            return Err(Failed::because(format!(
+                "an append of 14 bytes sent {sent} bytes"
+            )));
         }
         Ok(())
     }
@@ -95,7 +106,9 @@ impl Tour<'_> {
     }
 
     async fn look_from_outside(&self, samples: &Samples) -> Result<(), Failed> {
-        say("\n7. The bucket, as an S3 client beside the mount sees it (keys of its own, a signed GET):")?;
+        say(
+            "\n7. The bucket, as an S3 client beside the mount sees it (keys of its own, a signed GET):",
+        )?;
         let picture = std::fs::read(&samples.picture)?;
         let mut video = std::fs::read(&samples.video)?;
         video.extend_from_slice(b"one more line\n");
@@ -121,21 +134,29 @@ impl Tour<'_> {
                 metadata.join(" ")
             ))?;
             if seen.body != bytes {
-                return Err(Failed::because(format!("{key} in the bucket has other bytes")));
+                return Err(Failed::because(format!(
+                    "{key} in the bucket has other bytes"
+                )));
             }
         }
         Ok(())
     }
 
     async fn show_status(&self) -> Result<(), Failed> {
-        say(&format!("\n8. kryptonfs status {}", shown(&self.places.mountpoint)))?;
+        say(&format!(
+            "\n8. kryptonfs status {}",
+            shown(&self.places.mountpoint)
+        ))?;
         let status = self.mounted.status();
         let oldest = status.oldest_seconds.map_or("none".into(), lasting);
         let error = status.last_error.map_or("none".into(), |error| {
             let age = std::time::Duration::from_secs(error.seconds_ago);
             format!("{} ({})", error.text, ago(age))
         });
-        say(&format!("   pending {}, oldest {oldest}, last error {error}", status.pending))?;
+        say(&format!(
+            "   pending {}, oldest {oldest}, last error {error}",
+            status.pending
+        ))?;
         say(&format!(
             "   {} requests, {} B sent, {} B received since the mount",
             status.requests,
@@ -172,7 +193,8 @@ impl Tour<'_> {
 /// Runs a command in `dir`, on a thread of its own: all that serves the mount stays free.
 async fn carried_out(command: &str, dir: &Path) -> Result<Output, Failed> {
     // The child enters the mount, not a thread of ours on its way to `exec`.
-    let entered = format!("cd {} && {{ {command}\n}}", shown(dir));
+    // The demo keeps its own files from others; what the visitor makes is as usual.
+    let entered = format!("umask 022; cd {} && {{ {command}\n}}", shown(dir));
     let mut child = Command::new("timeout");
     child.args(["-k", "1", COMMAND, "sh", "-c", &entered]);
     child.stdin(Stdio::null());
@@ -183,7 +205,9 @@ async fn carried_out(command: &str, dir: &Path) -> Result<Output, Failed> {
             // Nobody hears it if the demo was interrupted meanwhile.
             let _gone = told.send(child.output());
         })?;
-    let output = heard.await.map_err(|_| Failed::because("the tour's thread ended"))?;
+    let output = heard
+        .await
+        .map_err(|_| Failed::because("the tour's thread ended"))?;
     Ok(output?)
 }
 
@@ -198,7 +222,10 @@ fn cost(counts: &Counts) -> String {
     if counts.s3_requests() == 0 {
         return "no request, 0 B".into();
     }
-    let named = counts.operations.iter().filter(|(_, count)| count.requests > 0);
+    let named = counts
+        .operations
+        .iter()
+        .filter(|(_, count)| count.requests > 0);
     let named: Vec<_> = named
         .map(|(name, count)| format!("{name} {}", count.requests))
         .collect();
@@ -215,7 +242,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -103,6 +103,8 @@ fn refused(code: Option<&str>, text: Option<&str>, answer: &HttpResponse, role: 
         (Some("NoSuchKey"), _) if matches!(role, Role::Put | Role::Complete) => {
             StoreError::Precondition
         }
+        // Ceph's word for an upload that is gone.
+        (Some("NoSuchKey"), _) if role == Role::Upload => StoreError::NoSuchUpload,
         (Some("PreconditionFailed"), _) | (None, 412) => match role {
             Role::Get | Role::Head | Role::Copy | Role::UploadCopy => StoreError::Stale,
             Role::Put | Role::Upload | Role::Complete | Role::Other => StoreError::Precondition,

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::time::{Instant, SystemTime};
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
@@ -97,11 +98,15 @@ impl Leases for Keys {
         if self.absent {
             return Err(CredsError::Silent("Krypton is silent".to_owned()));
         }
-        Ok(Arc::new(Lease {
-            access_key_id: format!("KEY{}", self.refusals.lock()),
-            secret_key: Zeroizing::new("secret".to_owned()),
-            session_token: Some(Zeroizing::new("token".to_owned())),
-        }))
+        let life = Duration::from_secs(3600);
+        Ok(Arc::new(Lease::new(
+            format!("KEY{}", self.refusals.lock()),
+            Zeroizing::new("secret".to_owned()),
+            Some(Zeroizing::new("token".to_owned())),
+            Instant::now(),
+            life,
+            SystemTime::now() + life,
+        )))
     }
 
     fn refused(&self, access_key_id: &str) {

@@ -81,10 +81,17 @@ impl Intercept for Trim {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
+        let request = context.request_mut();
+        let empty = request.body().content_length() == Some(0);
+        let sends = matches!(request.method(), "PUT" | "POST");
         // The SDK adds these behind the signature.
-        let headers = context.request_mut().headers_mut();
+        let headers = request.headers_mut();
         headers.remove("amz-sdk-invocation-id");
         headers.remove("amz-sdk-request");
+        // HTTP lets it out where there is no body; Ceph refuses a copy without it.
+        if empty && sends && headers.get("content-length").is_none() {
+            headers.insert("content-length", "0");
+        }
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::servers::python;
+use super::servers::{USER, python};
 
 /// Keys, as a server's issuer gave them.
 #[derive(Clone, Debug)]
@@ -70,6 +70,7 @@ impl Client {
             "region": access.region,
             "bucket": access.bucket,
             "ca_file": access.ca_file,
+            "user": USER,
             "access_key": access.keys.access_key,
             "secret_key": access.keys.secret_key,
             "session_token": access.keys.session_token,
@@ -178,9 +179,9 @@ impl Client {
             .collect()
     }
 
-    /// Temporary keys of a role, from the server's own STS.
-    pub(crate) fn assume_role(&self, role: &str) -> Keys {
-        let answer = self.ask(&json!({"op": "assume_role", "role": role}));
+    /// Temporary keys from the server's own STS.
+    pub(crate) fn session_keys(&self) -> Keys {
+        let answer = self.ask(&json!({"op": "session_keys"}));
         Keys {
             access_key: text(&answer["access_key"]),
             secret_key: text(&answer["secret_key"]),

@@ -20,8 +20,8 @@ const ACCESS_KEY: &str = "labkey";
 const SECRET_KEY: &str = "labsecretlabsecret";
 /// The region both believe to be in.
 pub(crate) const REGION: &str = "us-east-1";
-/// The role that radosgw's STS hands out keys for.
-pub(crate) const ROLE: &str = "arn:aws:iam:::role/LabRole";
+/// Whose the keys of both are.
+pub(crate) const USER: &str = "lab";
 const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// A server that answers.
@@ -77,7 +77,7 @@ fn start_seaweed() -> Running {
     fs::create_dir_all(&dir).unwrap();
     let port = free_port(7000, &[0, 1000, 1001, 1002, 10_000, 11_000, 11_001, 11_002]);
     let identity = serde_json::json!({"identities": [{
-        "name": "lab",
+        "name": USER,
         "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
         "actions": ["Admin", "Read", "List", "Tagging", "Write"],
     }]});
@@ -152,12 +152,9 @@ fn start_radosgw() -> Running {
     );
     ceph.keep("ceph-osd", &["-i", "0", "-f"]);
     ceph.wait("ceph osd stat | grep -q '1 up'");
-    let trust = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":["arn:aws:iam:::user/lab"]},"Action":["sts:AssumeRole"]}]}"#;
-    let may = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:*"],"Resource":"arn:aws:s3:::*"}]}"#;
     ceph.run(&format!(
-        "radosgw-admin user create --uid=lab --display-name=lab --access-key={ACCESS_KEY} --secret-key={SECRET_KEY}
-         radosgw-admin role create --role-name=LabRole --path=/ --assume-role-policy-doc='{trust}'
-         radosgw-admin role-policy put --role-name=LabRole --policy-name=P --policy-doc='{may}'"
+        "radosgw-admin user create --uid={USER} --display-name={USER} --caps=user-policy=* \
+         --access-key={ACCESS_KEY} --secret-key={SECRET_KEY}"
     ));
     ceph.keep("radosgw", &["-n", "client.admin", "--foreground"]);
     let running = Running {

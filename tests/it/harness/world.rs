@@ -165,7 +165,7 @@ fn real(running: &Running, server: Server, work: WorkDir, bucket: String, issue:
     let keys = match (issue, server) {
         (Issue::Fixed(keys) | Issue::Stranger(keys), _) => keys,
         // A session token that the server verifies.
-        (Issue::Own, Server::Radosgw) => client.assume_role(servers::ROLE),
+        (Issue::Own, Server::Radosgw) => client.session_keys(),
         (Issue::Own, _) => running.keys.clone(),
     };
     World {
