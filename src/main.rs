@@ -10,7 +10,7 @@ fn main() -> ExitCode {
         Ok(Command::Status { dir, json }) => cli::status(&dir, json),
         Ok(Command::Drain { dir, timeout }) => cli::drain(&dir, timeout),
         #[cfg(feature = "sim")]
-        Ok(Command::Demo { dir, tour_only }) => sim::demo(dir, tour_only),
+        Ok(Command::Demo { dir, tour_only }) => kryptonfs::sim::demo::run(Some(dir), tour_only),
         #[cfg(feature = "sim")]
         Ok(Command::Sim(args)) => sim::serve(args),
         Err(wrong) => cli::wrong(&wrong),
@@ -19,27 +19,10 @@ fn main() -> ExitCode {
 
 #[cfg(feature = "sim")]
 mod sim {
-    use std::path::PathBuf;
     use std::process::ExitCode;
 
     use kryptonfs::cli::SimArgs;
-    use kryptonfs::daemon;
     use kryptonfs::sim::{FixedKeys, ServeOptions, serve as serve_cloud};
-
-    /// The simulated cloud, a real mount and a tour, in this process.
-    pub(super) fn demo(dir: PathBuf, tour_only: bool) -> ExitCode {
-        match daemon::harden().and_then(|()| daemon::runtime()) {
-            Ok(runtime) => {
-                let code = runtime.block_on(kryptonfs::sim::demo::run(Some(dir), tour_only));
-                daemon::shut_down(runtime);
-                code
-            }
-            Err(error) => {
-                eprintln!("kryptonfs demo: {error}");
-                ExitCode::FAILURE
-            }
-        }
-    }
 
     /// The simulated cloud as a process of its own.
     pub(super) fn serve(args: SimArgs) -> ExitCode {

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use tracing::level_filters::LevelFilter;
+
 use crate::config::{Config, Given};
 use crate::daemon::{self, Failure};
 
@@ -89,6 +91,9 @@ fn mounted(source: &str, dir: &std::path::Path, given: &[Given]) -> Result<(), F
     daemon::harden()
         .map_err(|error| Failure::Mount(format!("the process cannot be hardened: {error}")))?;
     daemon::log_to_stderr(config.log_level);
+    if config.log_level <= LevelFilter::INFO {
+        daemon::hold_log();
+    }
     let runtime = daemon::runtime()
         .map_err(|error| Failure::Mount(format!("no threads to be had: {error}")))?;
     let done = runtime.block_on(daemon::run(config, dir));

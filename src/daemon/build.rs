@@ -91,6 +91,8 @@ pub(super) fn core(config: &Config, world: &World) -> Result<Core, Failure> {
     let store = Arc::clone(&world.store);
     let spool = Arc::clone(log.spool());
     let reader = Reader::new(config.read.clone(), Arc::clone(&store), spool);
+    let learns = Arc::clone(&tree);
+    reader.tell(Arc::new(move |meta| learns.remember(meta)));
     let meter = Arc::clone(world.net.meter());
     let progress = Progress(Arc::new(move || meter.totals().up));
     let fs = Fs::new(

@@ -24,13 +24,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Config;
 use crate::drain;
-use crate::fuse::{self, Deadlines, MountError, Options, Session};
+use crate::fuse::{self, Deadlines, Left, MountError, Options, Session};
 use build::{Core, World};
 use check::Verdict;
 use control::{Control, Knows};
 
 pub use control::{Ask, Say, ask};
-pub use process::{harden, log_to_stderr, runtime, shut_down};
+pub use process::{harden, hold_log, log_to_stderr, release_log, runtime, shut_down};
 pub use registry::find;
 pub use status::{LastError, Partial, Refused, Status, ago, lasting};
 
@@ -105,7 +105,10 @@ impl Daemon {
         .await??;
         match check::bucket(&config.place, &world.once, &world.leases).await {
             Verdict::Fine => {}
-            Verdict::Offline(why) => tracing::warn!(%why, "mounted offline"),
+            Verdict::Offline(why) => {
+                tracing::warn!(%why, "mounted offline");
+                core.fs.starts_offline();
+            }
             Verdict::Refused(line) => return Err(Failure::Mount(line)),
         }
         let options = options(&config);
@@ -227,9 +230,13 @@ impl Mounted {
     pub async fn unmount(mut self) -> Result<(), Failure> {
         drop(self.control.take());
         let unmounted = self.session.unmount().await;
-        let ended = tokio::time::timeout(LAST, self.session.ended()).await;
-        if ended.is_err() || !self.session.idle(LAST).await {
-            tracing::warn!("still in use: it ends with its last user, or with this process");
+        if matches!(unmounted, Ok(Left::Nothing)) {
+            let ended = tokio::time::timeout(LAST, self.session.ended()).await;
+            if ended.is_err() || !self.session.idle(LAST).await {
+                tracing::warn!("some requests are cut short");
+            }
+        } else {
+            tracing::warn!("still in use: what is open there is cut off when this process ends");
         }
         if tokio::time::timeout(STOP, self.inner.drain.stop())
             .await
@@ -329,9 +336,9 @@ impl Knows for Inner {
 
     async fn drained(&self, timeout: Duration) -> bool {
         self.drain.hurry();
-        tokio::time::timeout(timeout, self.drain.drained())
-            .await
-            .is_ok()
+        let drained = tokio::time::timeout(timeout, self.drain.drained()).await;
+        // `Ok(false)`: the mount ended before.
+        matches!(drained, Ok(true))
     }
 }
 
@@ -343,6 +350,7 @@ pub async fn run(config: Config, dir: &Path) -> Result<(), Failure> {
     // Before the mount: a signal that comes while it is made is not lost.
     let mut signals = Signals::new()?;
     let mounted = Daemon::mount(config, dir).await?;
+    release_log();
     let line = format!(
         "mounted {} at {}\n",
         mounted.source(),

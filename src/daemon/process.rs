@@ -4,12 +4,13 @@
 //! memory that was freed goes back to the system; only our own events are logged (those of the HTTP
 //! stack show signed headers).
 
-use std::io;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -26,6 +27,8 @@ const STACK: usize = if cfg!(debug_assertions) {
 } else {
     512 << 10
 };
+/// Bytes of events that are held back.
+const HELD_MAX: usize = 64 << 10;
 /// How long the end waits for threads that hang on the disk.
 const LAST: Duration = Duration::from_secs(2);
 
@@ -79,11 +82,47 @@ fn end_with_the_session() {
     }));
 }
 
+/// Events that wait for the mount to be made; `None`: they are written at once.
+static HELD: Mutex<Option<Vec<u8>>> = Mutex::new(None);
+
+/// Where events go.
+#[derive(Debug)]
+struct Stderr;
+
+impl io::Write for Stderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match &mut *HELD.lock() {
+            Some(held) if held.len() + line.len() <= HELD_MAX => held.extend_from_slice(line),
+            Some(_) => {}
+            None => io::stderr().write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Holds events back: if the mount is refused, the refusal is the one line that is read.
+pub fn hold_log() {
+    HELD.lock().get_or_insert_default();
+}
+
+/// Writes what was held back, and all later events at once.
+pub fn release_log() {
+    if let Some(held) = HELD.lock().take()
+        && let Err(error) = io::stderr().write_all(&held)
+    {
+        tracing::debug!(%error, "nobody reads stderr");
+    }
+}
+
 /// Our own events of this level and above go to stderr. The first call holds.
 pub fn log_to_stderr(level: LevelFilter) {
     let ours = Targets::new().with_target("kryptonfs", level);
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
+        .with_writer(|| Stderr)
         .with_target(false);
     let set = tracing_subscriber::registry()
         .with(lines)
@@ -110,4 +149,22 @@ pub fn runtime() -> io::Result<Runtime> {
 /// Ends it, without waiting for threads that do not come back.
 pub fn shut_down(runtime: Runtime) {
     runtime.shutdown_timeout(LAST);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_back_is_bounded_and_let_go() {
+        hold_log();
+        let line = [b'x'; 1000];
+        for _ in 0..HELD_MAX / line.len() + 5 {
+            Stderr.write_all(&line).unwrap();
+        }
+        let held = HELD.lock().take().unwrap();
+        assert_eq!(held.len(), HELD_MAX / line.len() * line.len());
+        release_log();
+        assert!(HELD.lock().is_none());
+    }
 }

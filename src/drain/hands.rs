@@ -123,7 +123,9 @@ impl Hands {
 
     /// Records that a request for it may be answered from now on. `false`: it was superseded, and
     /// nothing may be sent.
-    pub(super) fn begin(&self, key: &RelKey, number: Seq) -> Result<bool, Fail> {
+    pub(super) async fn begin(&self, key: &RelKey, number: Seq) -> Result<bool, Fail> {
+        // A number that a power cut could take back must not be in anybody's stamp.
+        self.log.flushed(number).await?;
         self.tree.record(Record::Begun {
             key: key.clone(),
             number,

@@ -127,7 +127,7 @@ impl Hands {
                 return self.resolve(work, met).await.map(Some);
             }
         };
-        if !self.begin(&work.key, work.number)? {
+        if !self.begin(&work.key, work.number).await? {
             return Ok(Some(Progress::Again));
         }
         let parts = as_done(parts);
@@ -209,7 +209,7 @@ impl Hands {
     ) -> Result<Parts, Fail> {
         let mut half = match self.continued(work, &pieces).await {
             Some(half) => half,
-            None if !self.begin(&work.key, work.number)? => return Ok(Parts::Moot),
+            None if !self.begin(&work.key, work.number).await? => return Ok(Parts::Moot),
             None => Half {
                 number: work.number,
                 object: work.object.clone(),

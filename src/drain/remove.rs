@@ -61,7 +61,7 @@ impl Hands {
             }
             self.caps.lock().unguarded += 1;
         }
-        if !self.begin(key, pending.number)? {
+        if !self.begin(key, pending.number).await? {
             return Ok(Progress::Again);
         }
         let guard = is_guarded.then_some(etag);
@@ -116,7 +116,7 @@ impl Hands {
     pub(super) async fn remove_batch(&self, all: &[(RelKey, Seq)]) -> Result<Progress, Fail> {
         let mut wanted = Vec::new();
         for (key, number) in all {
-            if self.removal(key, *number).is_some() && self.begin(key, *number)? {
+            if self.removal(key, *number).is_some() && self.begin(key, *number).await? {
                 wanted.push((key.clone(), *number));
             }
         }

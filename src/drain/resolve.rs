@@ -123,7 +123,7 @@ impl Hands {
         let theirs = met.headers.clone().unwrap_or_default();
         let attrs = reapplied(&work.generation.attrs, &theirs);
         let headers = self.dress(&attrs, work.number, false);
-        if !self.begin(&work.key, work.number)? {
+        if !self.begin(&work.key, work.number).await? {
             return Ok(Progress::Again);
         }
         let request = CopyRequest {

@@ -91,7 +91,7 @@ impl Hands {
         let (payload, _fetched) = self
             .payload(&work.generation, 0, work.generation.len)
             .await?;
-        if !self.begin(&work.key, work.number)? {
+        if !self.begin(&work.key, work.number).await? {
             return Ok(Progress::Again);
         }
         let put = self.store.put(&work.object, &payload, &headers, &when);
@@ -108,7 +108,7 @@ impl Hands {
         source: ObjectId,
         headers: Headers,
     ) -> Result<Progress, Fail> {
-        if !self.begin(&work.key, work.number)? {
+        if !self.begin(&work.key, work.number).await? {
             return Ok(Progress::Again);
         }
         let when = Precondition::IfMatch(source.etag.clone());

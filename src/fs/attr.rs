@@ -21,7 +21,12 @@ impl Fs {
             return self.orphan_stat(ino);
         };
         match self.look(&path).await? {
-            Seen::Here(node, _) => Ok(self.stat(ino, &path, &node)),
+            Seen::Here(mut node, _) => {
+                // What a name turns out to be, the kernel learns by looking it up: an inode that
+                // changed its kind would be an I/O error to whoever has it open.
+                node.kind = self.names.lock().kind(ino).unwrap_or(node.kind);
+                Ok(self.stat(ino, &path, &node))
+            }
             Seen::NotHere(_) => self.orphan_stat(ino),
             Seen::Unknown => Err(FsError::Unreachable),
         }

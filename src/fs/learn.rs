@@ -4,8 +4,9 @@
 //! Invariants:
 //! - creating and looking up never list a directory: a name is asked for by a listing of the keys
 //!   that begin with it (about 0.6 KB), which tells of the object and of the directory at once;
-//! - what is known but old is answered with after `stale_after`, and at once while the bucket is
-//!   silent; what is unknown fails after `read_timeout`;
+//! - what is known but old is answered with after `stale_after`; what is unknown is waited for
+//!   `read_timeout`, but only until the bucket was silent once: from then on nobody waits but one
+//!   question now and then, no longer than `stale_after`, until somebody is answered;
 //! - a question whose askers went away is answered all the same.
 
 use std::collections::HashMap;
@@ -21,8 +22,9 @@ use crate::store::{ListRequest, ObjectStore, StoreError};
 use crate::tree::{Content, Seen, Tree};
 use crate::types::{Kind, ObjectKey, RelKey, RelPath};
 
-/// After a silence nobody waits again for this long.
+/// After a silence nobody waits again for this long, then twice as long, at most `QUIET_MAX`.
 const QUIET: Duration = Duration::from_secs(5);
+const QUIET_MAX: Duration = Duration::from_secs(60);
 /// Keys asked for at once when a name is looked up.
 const PROBE_KEYS: u16 = 3;
 const PAGE_KEYS: u16 = 1000;
@@ -50,6 +52,15 @@ pub(super) enum Learnt {
     Refused(StoreError),
 }
 
+/// The bucket did not answer.
+#[derive(Clone, Copy, Debug)]
+struct Silent {
+    /// Until then nobody waits.
+    until: Instant,
+    /// How long it is believed to last.
+    quiet: Duration,
+}
+
 /// Asks.
 pub(super) struct Learner {
     tree: Arc<Tree>,
@@ -57,7 +68,7 @@ pub(super) struct Learner {
     stale_after: Duration,
     read_timeout: Duration,
     flights: Mutex<HashMap<Question, Flight>>,
-    quiet_until: Mutex<Option<Instant>>,
+    silence: Mutex<Option<Silent>>,
     stale: AtomicU64,
 }
 
@@ -80,7 +91,7 @@ impl Learner {
             stale_after,
             read_timeout,
             flights: Mutex::default(),
-            quiet_until: Mutex::default(),
+            silence: Mutex::default(),
             stale: AtomicU64::new(0),
         })
     }
@@ -124,12 +135,13 @@ impl Learner {
     }
 
     async fn wait(self: &Arc<Self>, question: Question, is_needed: bool) -> Learnt {
-        let quiet = self.quiet_until.lock().is_some_and(|until| now() < until);
-        if quiet {
+        let silence = *self.silence.lock();
+        if silence.is_some_and(|silence| now() < silence.until) {
             self.stale.fetch_add(1, Ordering::Relaxed);
             return Learnt::Silence;
         }
-        let patience = if is_needed {
+        let waits_long = is_needed && silence.is_none();
+        let patience = if waits_long {
             self.read_timeout
         } else {
             self.stale_after
@@ -138,11 +150,21 @@ impl Learner {
             Ok(Ok(())) => Learnt::Yes,
             Ok(Err(error)) if !error.is_silence() => Learnt::Refused(error),
             Ok(Err(_)) | Err(_) => {
-                *self.quiet_until.lock() = Some(now() + QUIET);
+                self.silent();
                 self.stale.fetch_add(1, Ordering::Relaxed);
                 Learnt::Silence
             }
         }
+    }
+
+    /// The bucket is silent: nobody waits for it for a while.
+    pub(super) fn silent(&self) {
+        let mut silence = self.silence.lock();
+        let quiet = silence.map_or(QUIET, |silence| (silence.quiet * 2).min(QUIET_MAX));
+        *silence = Some(Silent {
+            until: now() + quiet,
+            quiet,
+        });
     }
 
     fn flight(self: &Arc<Self>, question: Question) -> Flight {
@@ -156,7 +178,7 @@ impl Learner {
             let answer = asker.ask(&asked).await;
             asker.flights.lock().remove(&asked);
             if answer.is_ok() {
-                *asker.quiet_until.lock() = None;
+                *asker.silence.lock() = None;
             }
             answer
         });

@@ -290,6 +290,11 @@ impl Fs {
         self.learner.stale()
     }
 
+    /// The bucket did not answer when the mount was made: nobody waits for it now.
+    pub fn starts_offline(&self) {
+        self.learner.silent();
+    }
+
     /// The kernel drops `count` references to an inode.
     pub fn forget(&self, ino: Ino, count: u64) {
         self.names.lock().forget(ino, count);

@@ -19,12 +19,12 @@ impl Fs {
     /// Looks a name up; the answer counts as one reference of the kernel's.
     ///
     /// # Errors
-    /// `NotFound`, `Unreachable` where only the bucket could tell.
+    /// `NotFound`, also while the bucket is silent about a name that was never asked for.
     pub async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Stat> {
         let name = Name::from_bytes(name).map_err(|_| FsError::NotFound)?;
-        let (_, seen) = self.see(parent, &name).await?;
-        if let Seen::Here(node, _) = &seen {
-            self.part_ways(parent, &name, node);
+        match self.see(parent, &name).await?.1 {
+            Seen::Here(node, _) => self.part_ways(parent, &name, &node),
+            Seen::NotHere(_) | Seen::Unknown => return Err(FsError::NotFound),
         }
         self.found(parent, &name)
     }
@@ -210,7 +210,9 @@ impl Fs {
         Ok((path, seen))
     }
 
-    /// What is at a path, the bucket asked if that is needed. Never `Unknown`.
+    /// What is at a path, the bucket asked if that is needed. `Unknown` if it was silent: for who
+    /// looks that is nothing (a new name can be made there, and the bucket will be asked again by
+    /// the precondition of its upload).
     pub(super) async fn look(&self, path: &RelPath) -> Result<Seen> {
         let seen = self.tree.view(|view| view.lookup(path));
         if matches!(
@@ -229,7 +231,6 @@ impl Fs {
                 }
                 Ok(again)
             }
-            Learnt::Silence if matches!(seen, Seen::Unknown) => Err(FsError::Unreachable),
             Learnt::Silence => Ok(seen),
             Learnt::Refused(error) => Err(error.into()),
         }

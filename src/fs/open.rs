@@ -35,6 +35,10 @@ impl Fs {
         if may_write {
             self.tree.view(|view| allowed(view, &path))?;
         }
+        if node.len == 0 && node.attrs.is_none() {
+            // A read would bring the attributes along; of an empty object nothing is read.
+            self.learner.head(&RelKey::file(&path)).await;
+        }
         let (file, keep_cache) = self.enter(ino, &path, &node, may_write)?;
         let opened = self.hand_out(&file, may_write, caller, keep_cache)?;
         if flags & libc::O_TRUNC != 0 {

@@ -111,7 +111,7 @@ impl Fs {
                     may_replace(view, &node, &there, new)?;
                     replaced = Some(there);
                 }
-                Err(FsError::NotFound) => {}
+                Err(FsError::NotFound | FsError::Unreachable) => {}
                 Err(error) => return Err(error),
             }
             let changes = if node.kind == Kind::Dir {

@@ -1,6 +1,7 @@
 //! The verbs over the twin: no kernel, no network.
 
 mod model;
+mod sent;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -544,98 +545,4 @@ async fn an_exchange_swaps_contents() {
         .unwrap();
     assert_eq!(world.get("a").await.unwrap(), b"B");
     assert_eq!(world.get("b").await.unwrap(), b"A");
-}
-
-#[tokio::test]
-async fn what_was_written_is_in_the_bucket_after_the_drain_with_its_metadata() {
-    let world = World::new();
-    world.put("a.txt", b"hello").await.unwrap();
-    world.mkdir("d").await.unwrap();
-    world.put("d/large", &vec![3u8; 200_000]).await.unwrap();
-    world.drain().await;
-    assert_eq!(world.twin.keys(), ["a.txt", "d/", "d/large"]);
-    let (bytes, meta) = world.twin.object("a.txt").unwrap();
-    let headers = meta.headers.unwrap();
-    assert_eq!(&bytes[..], b"hello");
-    assert_eq!(headers.content_type.as_deref(), Some("text/plain"));
-    assert_eq!(headers.metadata["mode"], "33188");
-    assert_eq!(world.pending(), Vec::<String>::new());
-    assert_eq!(world.twin.counts().of(Op::Put), 3);
-    assert_eq!(world.get("d/large").await.unwrap(), vec![3u8; 200_000]);
-    assert_eq!(
-        world.twin.counts().of(Op::Get),
-        0,
-        "what was written here is not fetched"
-    );
-    assert_eq!(world.fs.log.spool().files(), Vec::new());
-    let world = world.reboot().await;
-    assert_eq!(world.get("d/large").await.unwrap(), vec![3u8; 200_000]);
-    assert_eq!(world.twin.counts().of(Op::Get), 0, "nor after a reboot");
-    assert_eq!(
-        world.at("a.txt").await.unwrap().uid,
-        7,
-        "remembered without a HEAD"
-    );
-}
-
-#[tokio::test]
-async fn created_and_removed_before_it_was_sent_is_no_request_and_renamed_is_one() {
-    let world = World::new();
-    world.names("").await.unwrap();
-    let before = world.twin.counts();
-    world.put("gone", b"x").await.unwrap();
-    world.unlink("gone").await.unwrap();
-    world.put("f.part", b"x").await.unwrap();
-    world.rename("f.part", "f").await.unwrap();
-    world.drain().await;
-    let counts = world.twin.counts().since(&before);
-    assert_eq!((counts.of(Op::Put), counts.total()), (1, 1));
-    assert_eq!(world.twin.keys(), ["f"]);
-}
-
-#[tokio::test]
-async fn names_that_change_places_keep_their_bytes() {
-    let world = World::new();
-    world.twin.put_behind("a", "A", Headers::default());
-    world.twin.put_behind("b", "B", Headers::default());
-    world.rename("a", "t").await.unwrap();
-    world.rename("b", "a").await.unwrap();
-    world.rename("t", "b").await.unwrap();
-    world.drain().await;
-    assert_eq!(world.twin.keys(), ["a", "b"]);
-    assert_eq!(&world.twin.object("a").unwrap().0[..], b"B");
-    assert_eq!(&world.twin.object("b").unwrap().0[..], b"A");
-}
-
-#[tokio::test]
-async fn a_large_object_is_appended_to_without_being_moved() {
-    let world = World::new();
-    world
-        .twin
-        .put_behind("big", vec![5u8; 9 << 20], Headers::default());
-    let (ino, fh) = world
-        .open("big", libc::O_WRONLY | libc::O_APPEND)
-        .await
-        .unwrap();
-    let before = world.twin.counts();
-    world.write(ino, fh, 9 << 20, &[6; 4096]).await.unwrap();
-    world.close(ino, fh).await.unwrap();
-    world.drain().await;
-    let counts = world.twin.counts().since(&before);
-    assert_eq!(counts.of(Op::Get), 0);
-    assert!(counts.total() <= 5, "{counts:?}");
-    let (bytes, _) = world.twin.object("big").unwrap();
-    assert_eq!(
-        (bytes.len(), bytes[0], bytes[9 << 20]),
-        ((9 << 20) + 4096, 5, 6)
-    );
-}
-
-#[tokio::test]
-async fn an_emptied_directory_without_a_marker_stays() {
-    let world = World::new();
-    world.twin.put_behind("d/f", "x", Headers::default());
-    world.unlink("d/f").await.unwrap();
-    world.drain().await;
-    assert_eq!(world.twin.keys(), ["d/"]);
 }

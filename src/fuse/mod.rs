@@ -36,7 +36,7 @@ use serve::{Class, Serve};
 
 pub use notify::{Forget, Notify};
 pub use serve::Deadlines;
-pub use session::{MountError, Options, Session, prepare};
+pub use session::{Left, MountError, Options, Session, prepare};
 
 /// The largest write request: what the kernel's own limit allows.
 const MAX_WRITE: u32 = 1 << 20;

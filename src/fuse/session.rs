@@ -5,6 +5,7 @@
 //! - a mountpoint left over by a daemon that died is detached, never mounted over.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,6 +26,8 @@ use crate::fs::Fs;
 
 /// Threads that read requests: one can copy a large write while the other goes on.
 const THREADS: usize = 2;
+/// Dead mounts on top of each other that are cleaned up.
+const STALE_MAX: usize = 8;
 /// How long the kernel may take to answer through a new mount.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -101,15 +104,8 @@ impl std::error::Error for MountError {}
 /// See `MountError`.
 pub fn prepare(dir: &Path) -> Result<PathBuf, MountError> {
     let other = |error: io::Error| MountError::Other(dir.into(), error.to_string());
-    let meta = match std::fs::metadata(dir) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => {
-            detach(dir).map_err(other)?;
-            tracing::warn!(dir = %dir.display(), "a mount whose daemon had died was cleaned up");
-            std::fs::metadata(dir)
-        }
-        answer => answer,
-    };
-    let meta = meta.map_err(|error| match error.kind() {
+    clean_up(dir).map_err(other)?;
+    let meta = std::fs::metadata(dir).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => MountError::Absent(dir.into()),
         io::ErrorKind::NotADirectory => MountError::NotDirectory(dir.into()),
         _ => other(error),
@@ -131,6 +127,19 @@ pub fn prepare(dir: &Path) -> Result<PathBuf, MountError> {
     Ok(real)
 }
 
+/// Detaches mounts whose daemon has died. Only `statfs` tells for sure: the kernel answers `stat`
+/// from what the dead one told it.
+fn clean_up(dir: &Path) -> io::Result<()> {
+    for _ in 0..STALE_MAX {
+        match nix::sys::statvfs::statvfs(dir) {
+            Err(Errno::ENOTCONN | Errno::ECONNABORTED) => detach(dir)?,
+            _ => break,
+        }
+        tracing::warn!(dir = %dir.display(), "a mount whose daemon had died was cleaned up");
+    }
+    Ok(())
+}
+
 /// Takes a mount out of sight; whoever still uses it keeps it until they are done.
 fn detach(dir: &Path) -> io::Result<()> {
     match umount2(dir, MntFlags::MNT_DETACH) {
@@ -145,6 +154,15 @@ fn detach(dir: &Path) -> io::Result<()> {
         }
         done => Ok(done?),
     }
+}
+
+/// What an unmount left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// The session ends now.
+    Nothing,
+    /// Somebody has files open: the session ends with them.
+    InUse,
 }
 
 /// A mount that answers. Dropping it does not unmount.
@@ -194,7 +212,7 @@ impl Session {
             notify,
         };
         if let Err(why) = answers(dir) {
-            session.unmount_now().map_err(other)?;
+            unmount(&session.unmounter, dir).map_err(other)?;
             return Err(MountError::Other(dir.into(), why));
         }
         Ok(session)
@@ -219,18 +237,18 @@ impl Session {
         let _gone = ended.wait_for(|ended| *ended).await;
     }
 
-    /// Unmounts; where somebody still uses it, takes it out of sight.
+    /// Unmounts; where somebody still uses it, takes it out of sight (`Left::InUse`).
     ///
     /// # Errors
     /// If the kernel refuses even that.
-    pub async fn unmount(&self) -> io::Result<()> {
+    pub async fn unmount(&self) -> io::Result<Left> {
         let (unmounter, dir) = (Arc::clone(&self.unmounter), self.dir.clone());
-        let unmounting = tokio::task::spawn_blocking(move || unmount(&unmounter, &dir));
-        unmounting.await.map_err(io::Error::other)?
-    }
-
-    fn unmount_now(&self) -> io::Result<()> {
-        unmount(&self.unmounter, &self.dir)
+        let (told, heard) = tokio::sync::oneshot::channel();
+        // A thread of its own: those of the runtime may all wait for the disk.
+        std::thread::Builder::new()
+            .name("kryptonfs-umount".into())
+            .spawn(move || told.send(unmount(&unmounter, &dir)))?;
+        heard.await.map_err(io::Error::other)?
     }
 
     /// Waits until the last request is answered, but not longer than `patience`. Only after the end.
@@ -241,10 +259,12 @@ impl Session {
     }
 }
 
-fn unmount(unmounter: &Mutex<SessionUnmounter>, dir: &Path) -> io::Result<()> {
+fn unmount(unmounter: &Mutex<SessionUnmounter>, dir: &Path) -> io::Result<Left> {
     match unmounter.lock().unmount() {
-        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => detach(dir),
-        answer => answer,
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+            detach(dir).map(|()| Left::InUse)
+        }
+        answer => answer.map(|()| Left::Nothing),
     }
 }
 
@@ -295,15 +315,17 @@ fn source_text(source: &str, root: bool) -> String {
     }
 }
 
+/// fuser tells neither what it tried to open nor what it tried to run: so the device is tried here.
 fn refused(dir: &Path, error: io::Error) -> MountError {
-    let device = Path::new("/dev/fuse");
+    let device = || File::options().read(true).write(true).open("/dev/fuse");
     match error.kind() {
-        io::ErrorKind::NotFound if device.exists() => MountError::NoHelper,
-        io::ErrorKind::NotFound => MountError::Device(error),
         io::ErrorKind::PermissionDenied if error.to_string().contains("user_allow_other") => {
             MountError::AllowOther
         }
-        io::ErrorKind::PermissionDenied => MountError::Device(error),
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => match device() {
+            Ok(_) => MountError::NoHelper,
+            Err(error) => MountError::Device(error),
+        },
         _ => {
             let text = error.to_string();
             let line = text.lines().next().unwrap_or("the kernel refuses");

@@ -13,8 +13,9 @@
 //! `Flights::runs` is a leaf lock.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -25,7 +26,7 @@ use super::kept::Kept;
 use super::{ReadError, blocking};
 use crate::cache::BLOCK;
 use crate::store::{Download, ObjectStore, StoreError};
-use crate::types::ObjectId;
+use crate::types::{ObjectId, ObjectMeta};
 
 /// Runs that somebody waits for.
 const DEMAND_MAX: usize = 32;
@@ -53,6 +54,20 @@ pub(super) struct Flights {
     demand: Arc<Semaphore>,
     ahead: Arc<Semaphore>,
     runs: Mutex<Runs>,
+    pub(super) heard: Heard,
+}
+
+/// Is told of an object's metadata.
+pub type Tell = dyn Fn(&ObjectMeta) + Send + Sync;
+
+/// Who is told of the metadata that a GET brings along.
+#[derive(Default)]
+pub(super) struct Heard(pub(super) OnceLock<Arc<Tell>>);
+
+impl fmt::Debug for Heard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Heard({})", self.0.get().is_some())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -101,6 +116,7 @@ impl Flights {
             demand: Arc::new(Semaphore::new(DEMAND_MAX)),
             ahead: Arc::new(Semaphore::new(AHEAD_MAX)),
             runs: Mutex::default(),
+            heard: Heard::default(),
         }
     }
 
@@ -324,6 +340,9 @@ impl Flight {
             .map_err(Broken::Refused)?;
         check(&download, &self.object, &asked).map_err(Broken::Refused)?;
         let size = download.meta.size;
+        if let Some(tell) = self.flights.heard.0.get() {
+            tell(&download.meta);
+        }
         let mut block = BytesMut::new();
         while let Some(mut piece) = self.next(&mut download).await.map_err(Broken::Body)? {
             while !piece.is_empty() {

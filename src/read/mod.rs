@@ -34,6 +34,7 @@ use crate::cache::{self, BLOCK, Cache};
 use crate::log::Spool;
 use crate::store::{ObjectStore, StoreError};
 use crate::types::{Extent, Extents, FileNo, ObjectId, Source};
+pub use flight::Tell;
 use flight::{Arrival, Flights, Span};
 use kept::Kept;
 use window::History;
@@ -248,6 +249,13 @@ impl Reader {
         let missing = await_blocks(missing, waits, &mut buffer).await?;
         self.look_again(missing, &mut buffer).await?;
         Ok(buffer.freeze())
+    }
+
+    /// Has `tell` called with the metadata that each GET brings along. The first caller stays.
+    pub fn tell(&self, tell: Arc<Tell>) {
+        if self.flights.heard.0.set(tell).is_err() {
+            tracing::debug!("metadata of downloads is told to somebody else already");
+        }
     }
 
     /// Bytes in the cache, and its cap.

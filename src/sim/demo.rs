@@ -22,7 +22,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::{Cloud, CloudConfig};
 use crate::config::{Config, ConfigError, Given};
-use crate::daemon::{Daemon, Failure, Mounted, log_to_stderr};
+use crate::daemon::{Daemon, Failure, Mounted, harden, log_to_stderr, runtime, shut_down};
 use look::Onlooker;
 use tour::Tour;
 
@@ -58,8 +58,18 @@ impl Places {
 }
 
 /// Runs the demo. 0 if the tour went as told, 1 otherwise.
-pub async fn run(dir: Option<PathBuf>, tour_only: bool) -> ExitCode {
-    match demo(dir, tour_only).await {
+#[must_use]
+pub fn run(dir: Option<PathBuf>, tour_only: bool) -> ExitCode {
+    let runtime = match harden().and_then(|()| runtime()) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("kryptonfs demo: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    let done = runtime.block_on(demo(dir, tour_only));
+    shut_down(runtime);
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kryptonfs demo: {error}");

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::store::ListPage;
-use crate::types::{FileNo, ObjectMeta, RelKey, RelPath, Seq};
+use crate::types::{FileNo, ListPage, ObjectMeta, RelKey, RelPath, Seq};
 
 use super::{Tree, now};
 

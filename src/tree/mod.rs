@@ -209,6 +209,23 @@ impl Tree {
         state.remote.head(key, meta.map(Known::from), asked, now());
     }
 
+    /// What an answer told of the attributes of a version, if that is the one believed to be there.
+    pub fn remember(&self, meta: &ObjectMeta) {
+        let Some((key, headers)) = RelKey::parse(meta.id.key.as_str()).zip(meta.headers.as_ref())
+        else {
+            return;
+        };
+        let mut state = self.state.lock();
+        if state
+            .remote
+            .known(&key)
+            .is_some_and(|known| known.etag == meta.id.etag)
+        {
+            let attrs = Attrs::from_headers(headers, key.is_dir());
+            state.memory.put(&key, &meta.id.etag, &attrs);
+        }
+    }
+
     /// That a directory made here has nothing in it.
     pub fn learn_empty(&self, path: &RelPath) {
         self.state.lock().remote.empty_dir(path, now());

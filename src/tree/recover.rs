@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::log::{Log, LogError};
-use crate::types::{RelKey, Want};
+use crate::types::{Base, RelKey, Want};
 
 use super::fold::State;
 use super::pending::Pending;
@@ -44,6 +44,18 @@ pub(super) fn close_open_entries(
             };
             state.pending.put(key, gone);
         }
+    }
+    let made: Vec<RelKey> = state
+        .pending
+        .in_order()
+        .filter(|(key, entry)| {
+            key.is_dir() && entry.base == Base::Absent && entry.generation().is_some()
+        })
+        .map(|(key, _)| key.clone())
+        .collect();
+    for key in made {
+        // The bucket had nothing there when it was made: what is pending below is all there is.
+        state.remote.empty_dir(&key.path(), now);
     }
     for file in spool.files() {
         if state.pending.names(file) {

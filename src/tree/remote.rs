@@ -10,8 +10,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-use crate::store::ListPage;
-use crate::types::{ETag, Name, ObjectId, ObjectKey, ObjectMeta, RelKey, RelPath, Seq};
+use crate::types::{
+    ETag, ListPage, Listed, Name, ObjectId, ObjectKey, ObjectMeta, RelKey, RelPath, Seq,
+};
 
 /// A version without its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -408,8 +409,8 @@ impl Remote {
     }
 }
 
-impl From<&crate::store::Listed> for Known {
-    fn from(listed: &crate::store::Listed) -> Self {
+impl From<&Listed> for Known {
+    fn from(listed: &Listed) -> Self {
         Self {
             etag: listed.etag.clone(),
             size: listed.size,

@@ -7,11 +7,13 @@
 mod attrs;
 mod extent;
 mod generation;
+mod listing;
 mod name;
 mod object;
 
 pub use attrs::{Attrs, Kind, Time};
 pub use extent::{Extent, Extents, FileNo, Source};
 pub use generation::{Base, Generation, MountId, STAMP_KEY, Seq, Stamp, Want};
+pub use listing::{ListPage, Listed};
 pub use name::{NAME_MAX, Name, NameError, RelKey, RelPath};
 pub use object::{ETag, Headers, ObjectId, ObjectKey, ObjectMeta, Precondition, Sse};

@@ -135,6 +135,24 @@ async fn damage_is_set_aside_once_reported_at_every_start_and_survived() {
 }
 
 #[tokio::test]
+async fn the_last_record_of_an_earlier_run_is_damaged_not_torn() {
+    let tmp = tempfile::tempdir().unwrap();
+    let config = config(tmp.path());
+    let (all, path, mut bytes) = three(&config, true).await;
+    drop(open(&config).unwrap());
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let (log, records) = open(&config).unwrap();
+    assert_eq!(records, all[..2]);
+    assert!(log.set_aside()[0].contains(": damaged;"));
+    assert_eq!(
+        std::fs::read(&path).unwrap(),
+        bytes,
+        "damage stays where it is"
+    );
+}
+
+#[tokio::test]
 async fn a_torn_tail_is_kept_and_cut_so_that_nothing_of_it_comes_back() {
     let tmp = tempfile::tempdir().unwrap();
     let config = config(tmp.path());

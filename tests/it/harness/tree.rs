@@ -166,5 +166,10 @@ pub(crate) fn assert_same(
     dated: impl Fn(&str) -> bool,
 ) {
     let found = differences(left, right, look, dated);
-    assert!(found.is_empty(), "{what}:\n{}", found.join("\n"));
+    let shown = found.len().min(20);
+    let (some, all) = (found[..shown].join("\n"), found.len());
+    assert!(
+        found.is_empty(),
+        "{what}: {all} differ, the first are\n{some}"
+    );
 }
