@@ -41,7 +41,8 @@ fn an_absent_bucket_fails_the_mount() {
 #[test]
 fn an_absent_bucket_on_real_servers_fails_the_mount() {
     for server in [Server::Seaweed, Server::Radosgw] {
-        let mut spec = World::new(server, "nobucket").spec();
+        let world = World::new(server, "nobucket");
+        let mut spec = world.spec();
         spec.source = "s3://there-is-no-such-bucket".into();
         is_refused(&spec, FAILED, &["there-is-no-such-bucket"]);
     }
