@@ -157,8 +157,14 @@ impl Learner {
         };
         match self.patiently(patience, self.flight(question)).await {
             Ok(Ok(())) => Learnt::Yes,
-            Ok(Err(error)) if !error.is_silence() => Learnt::Refused(error),
-            Ok(Err(_)) | Err(_) => {
+            Ok(Err(error)) if !error.is_silence() => {
+                tracing::warn!(%error, "the bucket does not answer a question about a name");
+                Learnt::Refused(error)
+            }
+            silence => {
+                let why = silence.ok().and_then(Result::err);
+                let why = why.map_or_else(|| "no byte came".into(), |error| error.to_string());
+                tracing::warn!(%why, "the bucket is silent: what is known has to do");
                 self.silent();
                 self.stale.fetch_add(1, Ordering::Relaxed);
                 Learnt::Silence
