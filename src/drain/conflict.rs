@@ -31,8 +31,10 @@ pub(super) enum Verdict {
     Sent,
     /// Nothing is there, as wanted.
     Removed,
-    /// Try again over this. `foreign`: it is somebody else's doing.
-    Over { base: Base, foreign: bool },
+    /// It is an earlier generation of ours, whose answer was lost.
+    Earlier(Seq),
+    /// Try again over this.
+    Over(Base),
     /// What is wanted goes to a sibling; this stays.
     Aside(Base),
     /// The metadata is set again, on this version's bytes.
@@ -61,10 +63,7 @@ pub(super) fn verdict(
     let Some(met) = met else {
         return match is_removal {
             true => Verdict::Removed,
-            false => Verdict::Over {
-                base: Base::Absent,
-                foreign: pending.base != Base::Absent,
-            },
+            false => Verdict::Over(Base::Absent),
         };
     };
     let base = Base::Version(met.id.etag.clone());
@@ -73,10 +72,7 @@ pub(super) fn verdict(
             return Verdict::Sent;
         }
         if base != pending.base && number < pending.number {
-            return Verdict::Over {
-                base,
-                foreign: false,
-            };
+            return Verdict::Earlier(number);
         }
     }
     if base == pending.base {
@@ -85,10 +81,7 @@ pub(super) fn verdict(
     match &pending.want {
         Want::Gone => Verdict::Spared,
         Want::Object(generation) => over_a_stranger(key, generation, &pending.base, base, policy),
-        Want::Open { .. } => Verdict::Over {
-            base,
-            foreign: true,
-        },
+        Want::Open { .. } => Verdict::Over(base),
     }
 }
 
@@ -115,10 +108,7 @@ fn over_a_stranger(
     {
         Verdict::Aside(base)
     } else {
-        Verdict::Over {
-            base,
-            foreign: true,
-        }
+        Verdict::Over(base)
     }
 }
 

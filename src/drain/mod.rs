@@ -22,6 +22,9 @@ mod run;
 mod send;
 mod waits;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};

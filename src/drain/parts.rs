@@ -271,7 +271,7 @@ impl Hands {
         piece: &Piece,
     ) -> Result<PartDone, Fail> {
         match piece {
-            Piece::Copy { object, range } => {
+            Piece::Copy { object, range, len } => {
                 let (store, range) = (&self.store, range.clone());
                 let copied = store.copy_part(&work.object, upload, number, object, range);
                 let done = copied.await.map_err(|error| match error {
@@ -280,9 +280,8 @@ impl Hands {
                     }
                     error => error.into(),
                 })?;
-                // A copy without a range is the whole file, and S3 does not say how long it is:
-                // whoever completes would have to ask.
-                let size = done.size.or(Some(work.generation.len));
+                // S3 does not say how long it is: whoever completes would have to ask.
+                let size = done.size.or(Some(*len));
                 Ok(PartDone { size, ..done })
             }
             Piece::Send { start, end } => {

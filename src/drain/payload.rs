@@ -144,14 +144,9 @@ async fn fetch(reader: &Reader, piece: &Extent) -> Result<Bytes, Fail> {
     let window = Window::default();
     let mut all = BytesMut::new();
     while (all.len() as u64) < piece.len {
-        let rest = usize::try_from(piece.len - all.len() as u64).unwrap_or(FRAME);
-        let read = reader.read_at(
-            &extents,
-            piece.len,
-            all.len() as u64,
-            rest.min(FRAME),
-            &window,
-        );
+        let at = all.len() as u64;
+        let rest = usize::try_from(piece.len - at).unwrap_or(FRAME);
+        let read = reader.read_at(&extents, piece.len, at, rest, &window);
         let bytes = read.await?;
         if bytes.is_empty() {
             return Err(Fail::Disk(libc::EIO));

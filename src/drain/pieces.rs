@@ -54,6 +54,8 @@ pub(super) enum Piece {
         object: ObjectId,
         /// Which bytes of it; `None`: all.
         range: Option<Range<u64>>,
+        /// How many bytes that are.
+        len: u64,
     },
     /// UploadPart.
     Send {
@@ -318,6 +320,7 @@ fn cut(runs: &[Run], part: u64, min: u64) -> Vec<Piece> {
                     let range = offset + len * k / parts..offset + len * (k + 1) / parts;
                     pieces.push(Piece::Copy {
                         object: object.clone(),
+                        len: range.end - range.start,
                         range: (!is_whole).then_some(range),
                     });
                 }

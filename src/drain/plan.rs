@@ -11,6 +11,10 @@
 //!   upload: if it is superseded, the upload is finished first, and what took its content along
 //!   (a rename, a copy) then copies it from there.
 //!
+//! One limit: where names change places, and change places again between the staging and the
+//! completing of the first change, one of them may need both the version at its key and the upload
+//! to it, of which only one is kept. What then finds its source gone is parked, with the reason.
+//!
 //! What waits for a dead or held change is *parked*: it does not keep others of its directory.
 
 use std::collections::{HashMap, HashSet};
@@ -240,8 +244,8 @@ impl<'a> Scan<'a> {
         if entry.dead.is_some() {
             return true;
         }
-        if let Some(older) = self.unfinished(key, entry) {
-            return self.look_at_older(key, entry, older);
+        if self.is_unfinished(key, entry) {
+            return self.look_at_older(key, entry);
         }
         if matches!(entry.want, Want::Open { .. }) {
             return true;
@@ -269,7 +273,7 @@ impl<'a> Scan<'a> {
         if self.turns.blocks(key, entry.number, batchable) {
             return self.must_wait(key, entry);
         }
-        if let Some(go_on) = self.waits_for_readers(key, entry) {
+        if let Some(go_on) = self.waits_for_readers(key, entry, false) {
             return go_on;
         }
         if self.shared.has_earlier(key, entry) {
@@ -284,14 +288,13 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The older generation whose upload is to be finished first.
-    fn unfinished(&self, key: &RelKey, entry: &Pending) -> Option<Seq> {
-        let (older, ..) = staged(entry).filter(|(number, ..)| *number != entry.number)?;
-        let is_needed = match &entry.want {
-            Want::Object(_) => is_older_first(key, entry),
-            Want::Open { .. } | Want::Gone => self.waits.has_readers(),
-        };
-        is_needed.then_some(older)
+    /// Whether the upload of an older generation is to be finished first.
+    fn is_unfinished(&self, key: &RelKey, entry: &Pending) -> bool {
+        staged(entry).is_some_and(|(number, ..)| number != entry.number)
+            && match &entry.want {
+                Want::Object(_) => is_older_first(key, entry),
+                Want::Open { .. } | Want::Gone => self.waits.has_readers(),
+            }
     }
 
     /// Whether it has an older upload that is not to be finished now, but may be the only one to
@@ -305,23 +308,30 @@ impl<'a> Scan<'a> {
             && self.busy.keys.iter().any(|(key, job)| replaces(key, job))
     }
 
-    /// It has the turn that it had by its own number.
-    fn look_at_older(&mut self, key: &'a RelKey, entry: &'a Pending, older: Seq) -> bool {
+    /// It does not wait for its turn in the directory, and those that read what it replaces are
+    /// staged: who is before it may wait for it, as its source is only to be had from there.
+    fn look_at_older(&mut self, key: &'a RelKey, entry: &'a Pending) -> bool {
         let rests = self.resting(key);
         if let Some(until) = rests {
             self.wake(until);
         }
-        if self.is_busy(key) || rests.is_some() || self.turns.blocks(key, older, false) {
+        if self.is_busy(key) || rests.is_some() {
             return self.must_wait(key, entry);
         }
-        if let Some(go_on) = self.waits_for_readers(key, entry) {
+        if let Some(go_on) = self.waits_for_readers(key, entry, true) {
             return go_on;
         }
         self.take(key, entry, |key, number| Job::Finish { key, number })
     }
 
     /// Whether (and then: whether to go on) it waits for those that read what it replaces.
-    fn waits_for_readers(&mut self, key: &'a RelKey, entry: &'a Pending) -> Option<bool> {
+    /// `at_once`: they are staged also where they could be sent later.
+    fn waits_for_readers(
+        &mut self,
+        key: &'a RelKey,
+        entry: &'a Pending,
+        at_once: bool,
+    ) -> Option<bool> {
         let readers: Vec<_> = self.waits.readers(key, entry).to_vec();
         if readers.is_empty() {
             return None;
@@ -329,7 +339,7 @@ impl<'a> Scan<'a> {
         if self.is_parked(key, entry) {
             return Some(true);
         }
-        self.stage(key, &readers);
+        self.stage(key, &readers, at_once);
         Some(self.must_wait(key, entry))
     }
 
@@ -392,7 +402,7 @@ impl<'a> Scan<'a> {
 
     /// `key` may not publish before `readers` have their parts: those that in turn wait for `key`
     /// to publish are staged; the others will be sent.
-    fn stage(&mut self, key: &'a RelKey, readers: &[&'a RelKey]) {
+    fn stage(&mut self, key: &'a RelKey, readers: &[&'a RelKey], at_once: bool) {
         let mut clear = HashSet::new();
         for reader in readers {
             let Some(entry) = self.pending.get(reader) else {
@@ -401,6 +411,9 @@ impl<'a> Scan<'a> {
             if self.is_busy(reader)
                 || due(entry, self.rules) > self.now
                 || self.resting(reader).is_some()
+                || self.may_be_needed(entry)
+                || (self.is_unfinished(reader, entry)
+                    && self.waits.readers(reader, entry).is_empty())
             {
                 continue;
             }
@@ -409,7 +422,7 @@ impl<'a> Scan<'a> {
             }
             let is_in_hand =
                 |other: &RelKey| self.busy.keys.contains_key(other) || self.taken.contains(other);
-            if self.waits.leads_to(reader, key, &is_in_hand, &mut clear) {
+            if at_once || self.waits.leads_to(reader, key, &is_in_hand, &mut clear) {
                 self.slots -= 1;
                 self.taken.insert(reader);
                 self.plan.jobs.push(Job::Stage {

@@ -91,24 +91,28 @@ impl Hands {
         if self.look(key, pending.number).is_none() {
             return Ok(Progress::Again);
         }
-        match self.judge(key, pending, met.as_ref()) {
-            Verdict::Over { base, .. } => {
-                self.over(key, pending.number, base)?;
-                Ok(Progress::Again)
-            }
-            Verdict::GuardRefused => {
+        match (self.judge(key, pending, met.as_ref()), met) {
+            (Verdict::Earlier(number), Some(meta)) => self.earlier(key, number, meta).await,
+            (Verdict::GuardRefused, _) => {
                 self.caps.lock().delete_if_match = false;
                 Ok(Progress::Again)
             }
-            Verdict::Spared => {
+            (Verdict::Spared, met) => {
                 self.record_removed(&[(key.clone(), pending.number)])
                     .await?;
                 self.learn_foreign(key, met.as_ref());
                 Ok(Progress::Settled)
             }
-            Verdict::Removed => self.removed(&[(key.clone(), pending.number)]).await,
+            (Verdict::Removed, _) => self.removed(&[(key.clone(), pending.number)]).await,
             // The others are about contents.
-            Verdict::Sent | Verdict::Aside(_) | Verdict::Reapply => Ok(Progress::Again),
+            (
+                Verdict::Sent
+                | Verdict::Earlier(_)
+                | Verdict::Over(_)
+                | Verdict::Aside(_)
+                | Verdict::Reapply,
+                _,
+            ) => Ok(Progress::Again),
         }
     }
 

@@ -38,9 +38,16 @@ impl Hands {
                 self.count_conflict(key);
                 self.reapply(work, meta).await
             }
-            (Verdict::Over { base, foreign }, met) => {
-                self.over(key, work.number, base)?;
-                if foreign {
+            (Verdict::Earlier(number), Some(meta)) => self.earlier(key, number, meta).await,
+            (Verdict::Over(base), met) => {
+                let is_foreign = base != pending.base;
+                self.tree.record(Record::Conflict {
+                    key: key.clone(),
+                    number: work.number,
+                    base,
+                    aside: None,
+                })?;
+                if is_foreign {
                     self.learn_foreign(key, met.as_ref());
                 }
                 Ok(Progress::Again)
@@ -55,9 +62,14 @@ impl Hands {
                 Ok(Progress::Again)
             }
             // The others are about removals, or about what was met and is not there.
-            (Verdict::Sent | Verdict::Reapply | Verdict::Removed | Verdict::Spared, _) => {
-                Ok(Progress::Again)
-            }
+            (
+                Verdict::Sent
+                | Verdict::Earlier(_)
+                | Verdict::Reapply
+                | Verdict::Removed
+                | Verdict::Spared,
+                _,
+            ) => Ok(Progress::Again),
         }
     }
 
@@ -85,15 +97,15 @@ impl Hands {
         self.tree.learn(key, met, self.tree.now());
     }
 
-    /// The change stays wanted, over what is there.
-    pub(super) fn over(&self, key: &RelKey, number: Seq, base: Base) -> Result<(), Fail> {
-        self.tree.record(Record::Conflict {
-            key: key.clone(),
-            number,
-            base,
-            aside: None,
-        })?;
-        Ok(())
+    /// The answer to an earlier generation was lost: it is the base of what is wanted now.
+    pub(super) async fn earlier(
+        &self,
+        key: &RelKey,
+        number: Seq,
+        meta: ObjectMeta,
+    ) -> Result<Progress, Fail> {
+        self.sent(key, number, None, as_sent(meta)).await?;
+        Ok(Progress::Again)
     }
 
     async fn set_aside(&self, work: &Work, base: Base) -> Result<(), Fail> {

@@ -12,8 +12,8 @@ use crate::log::SentObject;
 use crate::store::{CopyRequest, Payload, StoreError};
 use crate::tree::Pending;
 use crate::types::{
-    Attrs, Base, Generation, Headers, ObjectId, ObjectKey, ObjectMeta, Precondition, RelKey, Seq,
-    Source, Want,
+    Attrs, Base, Extent, Generation, Headers, ObjectId, ObjectKey, ObjectMeta, Precondition,
+    RelKey, Seq, Source, Want,
 };
 
 /// One content on its way to its key.
@@ -55,13 +55,33 @@ impl Hands {
             pending,
         };
         match self.bring(&work, stage, true).await {
-            Err(Fail::SourceGone) if self.look(key, number).is_none() => Ok(Progress::Again),
-            Err(Fail::SourceGone) if self.is_local(&work.generation) => {
-                self.bring(&work, stage, false).await
-            }
-            // It went because another change has its bytes in parts, to be completed first.
-            Err(Fail::SourceGone) if self.is_other_staged(key) => Ok(Progress::Again),
+            Err(Fail::SourceGone) => self.without_source(&work, stage).await,
             done => done,
+        }
+    }
+
+    /// A version it names is in the bucket no more.
+    async fn without_source(&self, work: &Work, stage: bool) -> Result<Progress, Fail> {
+        if self.look(&work.key, work.number).is_none() {
+            return Ok(Progress::Again);
+        }
+        let is_own = |piece: &Extent| match &piece.from {
+            Source::Remote { object, .. } => object.key == work.object,
+            Source::Local { .. } => false,
+        };
+        if work.generation.extents.iter().any(is_own) {
+            let met = self.ask(&work.object).await?;
+            if Base::of(met.as_ref().map(|meta| &meta.id)) != work.pending.base {
+                return self.resolve(work, met).await;
+            }
+        }
+        if self.is_local(&work.generation) {
+            self.bring(work, stage, false).await
+        } else if self.is_other_staged(&work.key) {
+            // It went because another change has its bytes in parts, to be completed first.
+            Ok(Progress::Again)
+        } else {
+            Err(Fail::SourceGone)
         }
     }
 

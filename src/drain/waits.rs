@@ -125,7 +125,7 @@ impl<'a> Waits<'a> {
         found.map_or(&[], |(_, readers)| readers)
     }
 
-    /// Whether any change needs a version of another key.
+    /// Whether any change needs a version other than the one it replaces.
     pub(super) fn has_readers(&self) -> bool {
         let readers = self.readers.get_or_init(|| readers(self.pending));
         !readers.is_empty()
@@ -211,7 +211,7 @@ fn readers(pending: &PendingMap) -> Readers<'_> {
             let Source::Remote { object, .. } = &piece.from else {
                 continue;
             };
-            if object.key.as_str() == key.as_str() {
+            if object.key.as_str() == key.as_str() && Base::of(Some(object)) == entry.base {
                 continue;
             }
             let versions = all.entry(object.key.as_str()).or_default();

@@ -5,8 +5,9 @@
 //! - creating and looking up never list a directory: a name is asked for by a listing of the keys
 //!   that begin with it (about 0.6 KB), which tells of the object and of the directory at once;
 //! - what is known but old is answered with after `stale_after`; what is unknown is waited for
-//!   `read_timeout`, but only until the bucket was silent once: from then on nobody waits but one
-//!   question now and then, no longer than `stale_after`, until somebody is answered;
+//!   `read_timeout` as long as the link brings anything at all (a slow link is not a silent one).
+//!   Once the bucket was silent nobody waits but one question now and then, no longer than
+//!   `stale_after`, until somebody is answered;
 //! - a question whose askers went away is answered all the same.
 
 use std::collections::HashMap;
@@ -21,6 +22,8 @@ use parking_lot::Mutex;
 use crate::store::{ListRequest, ObjectStore, StoreError};
 use crate::tree::{Content, Seen, Tree};
 use crate::types::{Kind, ObjectKey, RelKey, RelPath};
+
+use super::Progress;
 
 /// After a silence nobody waits again for this long, then twice as long, at most `QUIET_MAX`.
 const QUIET: Duration = Duration::from_secs(5);
@@ -40,6 +43,9 @@ enum Question {
     Head(RelKey),
     Empty(RelPath),
 }
+
+/// Nothing came.
+struct Silence;
 
 /// How well the wait ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +73,7 @@ pub(super) struct Learner {
     store: Arc<dyn ObjectStore>,
     stale_after: Duration,
     read_timeout: Duration,
+    progress: Progress,
     flights: Mutex<HashMap<Question, Flight>>,
     silence: Mutex<Option<Silent>>,
     stale: AtomicU64,
@@ -84,12 +91,14 @@ impl Learner {
         store: Arc<dyn ObjectStore>,
         stale_after: Duration,
         read_timeout: Duration,
+        progress: Progress,
     ) -> Arc<Self> {
         Arc::new(Self {
             tree,
             store,
             stale_after,
             read_timeout,
+            progress,
             flights: Mutex::default(),
             silence: Mutex::default(),
             stale: AtomicU64::new(0),
@@ -146,13 +155,30 @@ impl Learner {
         } else {
             self.stale_after
         };
-        match tokio::time::timeout(patience, self.flight(question)).await {
+        match self.patiently(patience, self.flight(question)).await {
             Ok(Ok(())) => Learnt::Yes,
             Ok(Err(error)) if !error.is_silence() => Learnt::Refused(error),
             Ok(Err(_)) | Err(_) => {
                 self.silent();
                 self.stale.fetch_add(1, Ordering::Relaxed);
                 Learnt::Silence
+            }
+        }
+    }
+
+    /// Waits for an answer as long as `patience`, but gives up as soon as the link has brought
+    /// nothing for `stale_after`.
+    async fn patiently(&self, patience: Duration, flight: Flight) -> Result<Answer, Silence> {
+        let end = now() + patience;
+        tokio::pin!(flight);
+        loop {
+            let received = self.progress.received();
+            let wait = self.stale_after.min(end.saturating_duration_since(now()));
+            if let Ok(answer) = tokio::time::timeout(wait, &mut flight).await {
+                return Ok(answer);
+            }
+            if now() >= end || self.progress.received() == received {
+                return Err(Silence);
             }
         }
     }

@@ -102,14 +102,10 @@ fn our_own_stamp_means_that_an_answer_was_lost() {
 }
 
 #[test]
-fn an_earlier_generation_of_ours_is_the_new_base_and_no_conflict() {
+fn an_earlier_generation_of_ours_is_known_as_such_and_no_conflict() {
     let earlier = Some(met("new", Some((OURS, 4))));
-    let over = Verdict::Over {
-        base: base("new"),
-        foreign: false,
-    };
     for entry in [appended(), touched(), replaced(), pending(Want::Gone)] {
-        assert_eq!(judged(&entry, earlier.clone()), over);
+        assert_eq!(judged(&entry, earlier.clone()), Verdict::Earlier(Seq(4)));
     }
 }
 
@@ -130,10 +126,7 @@ fn what_builds_on_the_base_never_replaces_a_strangers_version() {
 #[test]
 fn a_whole_replacement_follows_the_policy() {
     let stranger = met("new", None);
-    let over = Verdict::Over {
-        base: base("new"),
-        foreign: true,
-    };
+    let over = Verdict::Over(base("new"));
     assert_eq!(judged(&replaced(), Some(stranger.clone())), over);
     let policy = ConflictPolicy::KeepBoth;
     let kept = verdict(&key("k"), &replaced(), Some(&stranger), OURS, policy);
@@ -155,11 +148,7 @@ fn a_removal_spares_what_a_stranger_wrote() {
 
 #[test]
 fn what_a_stranger_removed_is_made_anew() {
-    let over = Verdict::Over {
-        base: Base::Absent,
-        foreign: true,
-    };
-    assert_eq!(judged(&replaced(), None), over);
+    assert_eq!(judged(&replaced(), None), Verdict::Over(Base::Absent));
 }
 
 #[test]

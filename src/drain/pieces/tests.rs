@@ -96,8 +96,13 @@ impl Case {
 }
 
 fn copy(object: &ObjectId, range: Option<Range<u64>>) -> Piece {
-    let object = object.clone();
-    Piece::Copy { object, range }
+    let all = 0..size_of(object).unwrap();
+    let bytes = range.clone().unwrap_or(all);
+    Piece::Copy {
+        object: object.clone(),
+        len: bytes.end - bytes.start,
+        range,
+    }
 }
 
 fn send(start: u64, end: u64) -> Piece {
@@ -250,12 +255,13 @@ fn assert_legal(parts: &[Piece], generation: &Generation) {
                 assert_eq!(*start, at, "a gap or an overlap");
                 end - start
             }
-            Piece::Copy { object, range } => {
+            Piece::Copy { object, range, len } => {
                 let size = size_of(object).unwrap();
                 let bytes = range.clone().unwrap_or(0..size);
                 assert!(range.is_none() || size > MIN_PART, "range of a small one");
                 assert!(bytes.end <= size);
-                let len = bytes.end - bytes.start;
+                assert_eq!(*len, bytes.end - bytes.start);
+                let len = *len;
                 let copied = generation.extents.slice(at, at + len);
                 let copied: Vec<_> = copied.iter().cloned().collect();
                 assert_eq!(copied, [from(0, len, object, bytes.start)]);

@@ -48,6 +48,14 @@ fn version(etag: &str) -> Base {
     Base::Version(ETag::new(etag))
 }
 
+fn gathered(all: impl IntoIterator<Item = (RelKey, Pending)>) -> PendingMap {
+    let mut pending = PendingMap::default();
+    for (key, entry) in all {
+        pending.put(key, entry);
+    }
+    pending
+}
+
 /// A set of pending changes, their clock and the rules, to be varied by each test.
 struct Scene {
     start: Instant,
@@ -96,7 +104,7 @@ impl Scene {
     }
 
     fn plan_at(&self, secs: u64) -> Plan {
-        let pending = self.pending.iter().cloned().collect();
+        let pending = gathered(self.pending.iter().cloned());
         let now = self.start + Duration::from_secs(secs);
         plan(&pending, &self.busy, now, &self.rules)
     }
@@ -132,6 +140,13 @@ fn a_change_lingers_and_the_plan_says_when_to_come_again() {
     assert!(!plan.drained);
     assert_eq!(shown(&scene.plan_at(2)), ["send a"]);
     scene.rules.hurry = true;
+    assert_eq!(shown(&scene.plan_at(0)), ["send a"]);
+}
+
+#[test]
+fn what_somebody_waits_for_does_not_linger() {
+    let mut scene = Scene::new();
+    scene.add("a", 1, object(local(1, 9)), Base::Absent).urgent = true;
     assert_eq!(shown(&scene.plan_at(0)), ["send a"]);
 }
 
@@ -316,7 +331,7 @@ fn parts_staged_for_an_older_generation_do_not_count() {
 }
 
 #[test]
-fn an_older_upload_has_its_old_turn_and_is_finished_also_where_nothing_is_wanted() {
+fn an_older_upload_does_not_wait_for_its_turn_and_is_finished_also_where_nothing_is_wanted() {
     let mut scene = Scene::new();
     scene.add("a", 2, object(remote("gone", "1")), Base::Absent);
     scene.add("b", 3, Want::Gone, Base::Absent).staged = Some((Seq(1), "u".into(), vec![]));
