@@ -26,6 +26,7 @@ async fn an_object_goes_up_and_comes_down_with_what_travels_with_it() {
         .bucket("demo")
         .key(key)
         .metadata("mode", "33188")
+        .metadata("word", "=?UTF-8?B?ICA=?=")
         .content_type("text/x")
         .body(ByteStream::from_static(b"hello"))
         .send()
@@ -37,6 +38,7 @@ async fn an_object_goes_up_and_comes_down_with_what_travels_with_it() {
     assert_eq!(got.content_range(), Some("bytes 1-2/5"));
     assert_eq!(got.content_type(), Some("text/x"));
     assert_eq!(got.metadata().unwrap()["mode"], "33188");
+    assert_eq!(got.metadata().unwrap()["word"], "=?UTF-8?B?ICA=?=");
     assert_eq!(got.body.collect().await.unwrap().to_vec(), b"el");
     let known = get().if_none_match(sent.e_tag().unwrap()).send().await;
     assert_eq!(refusal(known).0, 304);
