@@ -339,7 +339,7 @@ impl<'a> Scan<'a> {
         if self.is_parked(key, entry) {
             return Some(true);
         }
-        self.stage(key, &readers, at_once);
+        self.stage(key, entry.number, &readers, at_once);
         Some(self.must_wait(key, entry))
     }
 
@@ -402,7 +402,7 @@ impl<'a> Scan<'a> {
 
     /// `key` may not publish before `readers` have their parts: those that in turn wait for `key`
     /// to publish are staged; the others will be sent.
-    fn stage(&mut self, key: &'a RelKey, readers: &[&'a RelKey], at_once: bool) {
+    fn stage(&mut self, key: &'a RelKey, number: Seq, readers: &[&'a RelKey], at_once: bool) {
         let mut clear = HashSet::new();
         for reader in readers {
             let Some(entry) = self.pending.get(reader) else {
@@ -422,7 +422,11 @@ impl<'a> Scan<'a> {
             }
             let is_in_hand =
                 |other: &RelKey| self.busy.keys.contains_key(other) || self.taken.contains(other);
-            if at_once || self.waits.leads_to(reader, key, &is_in_hand, &mut clear) {
+            let mut leads_here = || {
+                !self.goes_by_itself(reader, entry, number)
+                    && self.waits.leads_to(reader, key, &is_in_hand, &mut clear)
+            };
+            if at_once || leads_here() {
                 self.slots -= 1;
                 self.taken.insert(reader);
                 self.plan.jobs.push(Job::Stage {
@@ -431,6 +435,15 @@ impl<'a> Scan<'a> {
                 });
             }
         }
+    }
+
+    /// Whether nothing keeps it: it will be sent by this plan or the next. All before `seen` were
+    /// looked at.
+    fn goes_by_itself(&self, key: &RelKey, entry: &Pending, seen: Seq) -> bool {
+        entry.number <= seen
+            && !self.turns.blocks(key, entry.number, false)
+            && self.waits.readers(key, entry).is_empty()
+            && !self.shared.has_earlier(key, entry)
     }
 
     /// Whether it waits, maybe through others, for a reader that will not be sent for long.
