@@ -94,7 +94,7 @@ pub(super) fn core(config: &Config, world: &World) -> Result<Core, Failure> {
     let learns = Arc::clone(&tree);
     reader.tell(Arc::new(move |meta| learns.remember(meta)));
     let meter = Arc::clone(world.net.meter());
-    let progress = Progress(Arc::new(move || meter.totals().up));
+    let progress = Progress(Arc::new(move || (meter.totals().up, meter.totals().down)));
     let fs = Fs::new(
         config.fs.clone(),
         Parts {

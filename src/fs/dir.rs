@@ -104,7 +104,14 @@ impl Fs {
         match self.learner.list(path, listed.is_some()).await {
             Learnt::Yes => Ok(()),
             Learnt::Silence if listed.is_some() => Ok(()),
-            Learnt::Silence => Err(FsError::Unreachable),
+            Learnt::Silence if !self.tree.view(|view| view.is_empty(path)) => {
+                tracing::warn!("the bucket is silent: a directory is shown as far as it is known");
+                Ok(())
+            }
+            Learnt::Silence => {
+                tracing::warn!("the bucket is silent, and nothing is known of a directory");
+                Err(FsError::Unreachable)
+            }
             Learnt::Refused(error) => Err(error.into()),
         }
     }

@@ -5,7 +5,8 @@
 //! - creating and looking up never list a directory: a name is asked for by a listing of the keys
 //!   that begin with it (about 0.6 KB), which tells of the object and of the directory at once;
 //! - what is known but old is answered with after `stale_after`; what is unknown is waited for
-//!   `read_timeout`, but only until the bucket was silent once: from then on nobody waits but one
+//!   `read_timeout`; a name that may be about to be made only as long as the link brings anything
+//!   at all (a slow link is not a silent one). Once the bucket was silent nobody waits but one
 //!   question now and then, no longer than `stale_after`, until somebody is answered;
 //! - a question whose askers went away is answered all the same.
 
@@ -22,9 +23,14 @@ use crate::store::{ListRequest, ObjectStore, StoreError};
 use crate::tree::{Content, Seen, Tree};
 use crate::types::{Kind, ObjectKey, RelKey, RelPath};
 
+use super::Progress;
+
 /// After a silence nobody waits again for this long, then twice as long, at most `QUIET_MAX`.
 const QUIET: Duration = Duration::from_secs(5);
 const QUIET_MAX: Duration = Duration::from_secs(60);
+/// A link that brings nothing for so many times `stale_after` is believed to be silent: a new name
+/// can be made then. Shorter would take a server that thinks for a file that is not there.
+const SILENT_AFTER: u32 = 5;
 /// Keys asked for at once when a name is looked up.
 const PROBE_KEYS: u16 = 3;
 const PAGE_KEYS: u16 = 1000;
@@ -40,6 +46,9 @@ enum Question {
     Head(RelKey),
     Empty(RelPath),
 }
+
+/// Nothing came.
+struct Silence;
 
 /// How well the wait ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +76,7 @@ pub(super) struct Learner {
     store: Arc<dyn ObjectStore>,
     stale_after: Duration,
     read_timeout: Duration,
+    progress: Progress,
     flights: Mutex<HashMap<Question, Flight>>,
     silence: Mutex<Option<Silent>>,
     stale: AtomicU64,
@@ -84,12 +94,14 @@ impl Learner {
         store: Arc<dyn ObjectStore>,
         stale_after: Duration,
         read_timeout: Duration,
+        progress: Progress,
     ) -> Arc<Self> {
         Arc::new(Self {
             tree,
             store,
             stale_after,
             read_timeout,
+            progress,
             flights: Mutex::default(),
             silence: Mutex::default(),
             stale: AtomicU64::new(0),
@@ -140,19 +152,54 @@ impl Learner {
             self.stale.fetch_add(1, Ordering::Relaxed);
             return Learnt::Silence;
         }
-        let waits_long = is_needed && silence.is_none();
-        let patience = if waits_long {
-            self.read_timeout
-        } else {
-            self.stale_after
+        let patience = match (is_needed, silence) {
+            (true, None) => self.read_timeout,
+            (true, Some(_)) | (false, _) => self.stale_after,
         };
-        match tokio::time::timeout(patience, self.flight(question)).await {
+        let may_be_new = matches!(question, Question::Name(_));
+        match self
+            .patiently(patience, may_be_new, self.flight(question))
+            .await
+        {
             Ok(Ok(())) => Learnt::Yes,
-            Ok(Err(error)) if !error.is_silence() => Learnt::Refused(error),
-            Ok(Err(_)) | Err(_) => {
+            Ok(Err(error)) if !error.is_silence() => {
+                tracing::warn!(%error, "the bucket does not answer a question about a name");
+                Learnt::Refused(error)
+            }
+            silence => {
+                let why = silence.ok().and_then(Result::err);
+                let why = why.map_or_else(|| "no byte came".into(), |error| error.to_string());
+                tracing::warn!(%why, "the bucket is silent: what is known has to do");
                 self.silent();
                 self.stale.fetch_add(1, Ordering::Relaxed);
                 Learnt::Silence
+            }
+        }
+    }
+
+    /// Waits for an answer as long as `patience`; where that matters, only as long as the link
+    /// brings anything.
+    async fn patiently(
+        &self,
+        patience: Duration,
+        while_it_brings: bool,
+        flight: Flight,
+    ) -> Result<Answer, Silence> {
+        let end = now() + patience;
+        let silent_after = if while_it_brings {
+            self.stale_after * SILENT_AFTER
+        } else {
+            patience
+        };
+        tokio::pin!(flight);
+        loop {
+            let received = self.progress.received();
+            let wait = silent_after.min(end.saturating_duration_since(now()));
+            if let Ok(answer) = tokio::time::timeout(wait, &mut flight).await {
+                return Ok(answer);
+            }
+            if now() >= end || self.progress.received() == received {
+                return Err(Silence);
             }
         }
     }

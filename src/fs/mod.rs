@@ -213,17 +213,27 @@ pub struct Parts {
     pub store: Arc<dyn ObjectStore>,
     /// The log.
     pub log: Arc<Log>,
-    /// What restarts the timer of a close that waits.
+    /// What tells a slow link from a silent one, and restarts the timer of a close that waits.
     pub progress: Progress,
 }
 
-/// Tells how many bytes were sent so far.
+/// Tells how many bytes were sent and received so far.
 #[derive(Clone)]
-pub struct Progress(pub Arc<dyn Fn() -> u64 + Send + Sync>);
+pub struct Progress(pub Arc<dyn Fn() -> (u64, u64) + Send + Sync>);
+
+impl Progress {
+    fn sent(&self) -> u64 {
+        (self.0)().0
+    }
+
+    fn received(&self) -> u64 {
+        (self.0)().1
+    }
+}
 
 impl std::fmt::Debug for Progress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Progress({})", (self.0)())
+        write!(f, "Progress({:?})", (self.0)())
     }
 }
 
@@ -259,6 +269,7 @@ impl Fs {
             store,
             config.stale_after,
             config.read_timeout,
+            progress.clone(),
         );
         let root = Attrs {
             kind: Kind::Dir,

@@ -36,7 +36,7 @@ impl Fs {
     pub async fn mkdir(&self, parent: Ino, name: &[u8], mode: u32, caller: Caller) -> Result<Stat> {
         self.must_be_writable()?;
         let name = Name::from_bytes(name)?;
-        let was_known = !matches!(self.see(parent, &name).await?.1, Seen::Unknown);
+        self.see(parent, &name).await?;
         let attrs = Attrs::new(Kind::Dir, mode, caller.uid, caller.gid, clock());
         let (path, seq) = self.make(parent, &name, |_| {
             let generation = Generation {
@@ -46,9 +46,7 @@ impl Fs {
             };
             (Want::Object(Arc::new(generation)), Vec::new())
         })?;
-        if was_known {
-            self.tree.learn_empty(&path);
-        }
+        self.tree.learn_empty(&path);
         self.log.flushed(seq).await?;
         self.found(parent, &name)
     }
@@ -215,11 +213,11 @@ impl Fs {
     /// the precondition of its upload).
     pub(super) async fn look(&self, path: &RelPath) -> Result<Seen> {
         let seen = self.tree.view(|view| view.lookup(path));
-        if matches!(
-            &seen,
-            Seen::Here(_, Freshness::Fresh) | Seen::NotHere(Freshness::Fresh)
-        ) {
-            return Ok(seen);
+        match &seen {
+            Seen::Here(_, Freshness::Fresh) | Seen::NotHere(Freshness::Fresh) => return Ok(seen),
+            // A directory is as old as its names, which are asked for one by one or all together.
+            Seen::Here(node, Freshness::Old) if node.kind == Kind::Dir => return Ok(seen),
+            Seen::Here(..) | Seen::NotHere(_) | Seen::Unknown => {}
         }
         match self.learner.name(path, &seen).await {
             Learnt::Yes => {

@@ -179,7 +179,7 @@ impl Fs {
         let mut changed = self.tree.changed();
         self.tree.urge(key);
         let end = tokio::time::Instant::now() + self.config.close_max;
-        let mut sent = (self.progress.0)();
+        let mut sent = self.progress.sent();
         let mut patience = tokio::time::Instant::now() + self.config.close_timeout;
         loop {
             if self.tree.is_settled(key, number) {
@@ -197,7 +197,7 @@ impl Fs {
             }
             let _ = tokio::time::timeout_at(patience.min(end), changed.changed()).await;
             let now = tokio::time::Instant::now();
-            let sent_now = (self.progress.0)();
+            let sent_now = self.progress.sent();
             if sent_now != sent {
                 (sent, patience) = (sent_now, now + self.config.close_timeout);
             }

@@ -74,7 +74,7 @@ fn start(twin: &Arc<Twin>, dir: &std::path::Path, ttl: Duration) -> (Arc<Fs>, dr
         ..Default::default()
     };
     let reader = Reader::new(read, Arc::clone(&store), Arc::clone(opened.log.spool()));
-    let progress = Progress(Arc::new(|| 0));
+    let progress = Progress(Arc::new(|| (0, 0)));
     let (tree, log) = (opened.tree, opened.log);
     let settings = drain::Config {
         linger: Duration::from_secs(3600),

@@ -2,7 +2,7 @@
 //! connection resumes the session of the first and saves the certificates (some 4 KB down).
 //!
 //! Invariant: trust is either the system's bundle or exactly `ca_file`, never both, and never what
-//! an environment variable names: so the bundle is looked for here, not by `load_native_certs`.
+//! an environment variable names: so the bundle is looked for here, not by a library.
 //!
 //! A wrong certificate is not told apart from a link that is down: at boot the clock may say 1970,
 //! and then every certificate is wrong for a while.
@@ -80,11 +80,13 @@ fn native() -> RootCertStore {
         .map(PathBuf::from)
         .find(|path| path.is_file());
     if let Some(bundle) = bundle {
-        let loaded = rustls_native_certs::load_certs_from_paths(Some(&bundle), None);
-        for error in &loaded.errors {
-            tracing::warn!("CA certificates of {}: {error}", bundle.display());
+        match CertificateDer::pem_file_iter(&bundle) {
+            // One that cannot be read or used does not keep the others out.
+            Ok(certificates) => {
+                roots.add_parsable_certificates(certificates.filter_map(Result::ok));
+            }
+            Err(error) => tracing::warn!("CA certificates of {}: {error}", bundle.display()),
         }
-        roots.add_parsable_certificates(loaded.certs);
     }
     if roots.is_empty() {
         tracing::warn!("no CA certificates found: install ca-certificates or say ca_file=");

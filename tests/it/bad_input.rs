@@ -41,7 +41,8 @@ fn an_absent_bucket_fails_the_mount() {
 #[test]
 fn an_absent_bucket_on_real_servers_fails_the_mount() {
     for server in [Server::Seaweed, Server::Radosgw] {
-        let mut spec = World::new(server, "nobucket").spec();
+        let world = World::new(server, "nobucket");
+        let mut spec = world.spec();
         spec.source = "s3://there-is-no-such-bucket".into();
         is_refused(&spec, FAILED, &["there-is-no-such-bucket"]);
     }
@@ -269,19 +270,35 @@ fn mounts_offline(world: &World, spec: &Spec, restore: impl FnOnce()) {
         "{:?}",
         began.elapsed()
     );
-    let output = try_shell(
-        mount.dir(),
-        "timeout 20 bash -c 'echo offline > f; cat f; mkdir d; echo deep > d/g; mv d e; cat e/g'",
-    );
-    assert!(output.status.success(), "{output:?}\n{}", mount.log());
+    // Nothing is known of the bucket, so each new name may wait `stale_after`, but no longer.
+    for command in [
+        "echo offline > f",
+        "cat f",
+        "mkdir d",
+        "echo deep > d/first",
+        "mv d/first d/g",
+        "cat d/g",
+        "echo more >> f",
+        "ln -s f l",
+        "chmod 600 f",
+        "rm l",
+    ] {
+        let output = try_shell(mount.dir(), &format!("timeout 10 bash -c '{command}'"));
+        assert!(
+            output.status.success(),
+            "{command}: {output:?}\n{}",
+            mount.log()
+        );
+    }
     restore();
     eventually(
         "what was written offline arrives",
         Duration::from_secs(120),
-        || (world.client.has(&world.key("f")) && world.client.has(&world.key("e/g"))).then_some(()),
+        || (world.client.has(&world.key("f")) && world.client.has(&world.key("d/g"))).then_some(()),
     );
     mount.drain();
-    assert_eq!(world.client.get(&world.key("f")).body, b"offline\n");
+    assert_eq!(world.client.get(&world.key("f")).body, b"offline\nmore\n");
+    assert!(!world.client.has(&world.key("d/first")) && !world.client.has(&world.key("l")));
     mount.unmount();
 }
 

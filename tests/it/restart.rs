@@ -21,7 +21,7 @@ fn what_is_pending_at_a_kill_is_sent_after_the_restart() {
         let mount = world.spec().mount();
         shell(
             mount.dir(),
-            "mkdir sent; echo before > sent/a; echo gone > sent/b",
+            "mkdir sent; echo before > sent/a; echo gone > sent/b; ls -lR",
         );
         mount.drain();
         world.relay.silence();
@@ -161,7 +161,7 @@ fn writes_go_on_while_the_link_is_down_and_arrive_when_it_is_up() {
     for server in [Server::Sim, Server::Seaweed] {
         let world = World::new(server, "down");
         let mount = world.spec().mount();
-        shell(mount.dir(), "echo known > known; mkdir d");
+        shell(mount.dir(), "echo known > known; mkdir d; ls -lR");
         mount.drain();
         for (round, down) in [true, false].into_iter().enumerate() {
             if down {
@@ -204,11 +204,7 @@ fn an_expired_token_is_renewed_once_and_the_request_repeated() {
     shell(mount.dir(), "echo two > g");
     mount.drain();
     let since = world.cloud.counts().since(&before);
-    assert_eq!(
-        (since.requests("PutObject"), since.krypton),
-        (2, 1),
-        "{since:?}"
-    );
+    assert_eq!((since.failed, since.krypton), (1, 1), "{since:?}");
     // The client's own keys have ended with the others.
     let client = crate::harness::Client::start(&crate::harness::Access {
         keys: world.cloud.keys(),
@@ -293,7 +289,7 @@ fn tokens_are_changed_into_keys_by_cognito() {
 fn krypton_that_is_away_for_a_while_delays_and_loses_nothing() {
     let world = World::new(Server::Sim, "kryptonaway");
     let mount = world.spec().mount();
-    shell(mount.dir(), "echo x > f");
+    shell(mount.dir(), "echo x > f; ls -l");
     mount.drain();
     world.cloud.expire_keys();
     world.cloud.silence(Service::Krypton, true);
@@ -452,7 +448,7 @@ fn status_tells_the_queue_its_oldest_and_the_last_error() {
     shell(mount.dir(), "echo later > waiting");
     let busy = eventually("the error is told", SOON, || {
         let status = mount.status();
-        status.contains("SlowDown").then_some(status)
+        status.contains("slow down").then_some(status)
     });
     assert_ne!(busy, quiet);
     world.cloud.clear_faults();

@@ -30,6 +30,7 @@ impl Tour<'_> {
     /// All steps.
     pub(super) async fn run(&self) -> Result<(), Failed> {
         let samples = self.make_samples()?;
+        self.clear().await?;
         say(
             "\nEach step: the command, what it printed, and what went over the wire (TLS included).",
         )?;
@@ -39,6 +40,17 @@ impl Tour<'_> {
         self.copy().await?;
         self.look_from_outside(&samples).await?;
         self.show_status().await
+    }
+
+    /// What a tour before this one left.
+    async fn clear(&self) -> Result<(), Failed> {
+        let left = "rm -f photo.jpg video.bin log.txt copy.bin";
+        let output = carried_out(left, &self.places.mountpoint).await?;
+        if output.status.success() && self.mounted.drain(DRAIN).await {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(Failed::because(format!("`{left}`: {}", said.trim())))
     }
 
     /// The files that are copied in.

@@ -52,7 +52,7 @@ fn corpus() -> Vec<Fate> {
         ".hidden",
         "a..",
         "a.",
-        "..a/b",
+        "..b/c",
         ".fuse_hidden0000001",
         ".nfs0001",
         "lost+found",

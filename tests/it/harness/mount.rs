@@ -128,7 +128,8 @@ pub(crate) struct Mount {
 
 impl Mount {
     fn start(spec: Spec) -> Self {
-        for dir in [&spec.dir, &spec.spool, &spec.cache] {
+        // Not the mountpoint: it is made with the spec, and may be a stale mount now.
+        for dir in [&spec.spool, &spec.cache] {
             fs::create_dir_all(dir).unwrap();
         }
         let log = fs::OpenOptions::new()

@@ -99,7 +99,7 @@ impl World {
             dir: self.work.dir("mnt"),
             spool: self.work.path().join("spool"),
             cache: self.work.path().join("cache"),
-            options: vec![("network".into(), "open".into())],
+            options: vec![("network".into(), "open".into()), ("log".into(), level())],
             log: self.work.path().join("mount.log"),
         }
     }
@@ -124,6 +124,11 @@ impl World {
     pub(crate) fn local(&self, name: &str) -> PathBuf {
         self.work.dir(name)
     }
+}
+
+/// What the mounts log; `KRYPTONFS_TEST_LOG=debug` shows more when a test fails.
+fn level() -> String {
+    std::env::var("KRYPTONFS_TEST_LOG").unwrap_or_else(|_| "info".into())
 }
 
 fn simulated(work: WorkDir, bucket: String, issue: Issue) -> World {
