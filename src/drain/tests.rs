@@ -65,6 +65,25 @@ async fn a_file_that_is_appended_to_while_it_is_sent_ends_with_all_bytes() {
 }
 
 #[tokio::test]
+async fn a_large_file_that_is_appended_to_while_it_is_sent_ends_with_all_bytes() {
+    let world = World::gated(Op::Complete);
+    let len = usize::try_from(9 * MIB).unwrap();
+    let old = vec![7; len];
+    world
+        .twin
+        .put_behind("log", old.clone(), Headers::default());
+    world.append("log", b"one\n");
+    world.drain.hurry();
+    world.gate.comes().await;
+    world.append("log", b"two\n");
+    world.gate.lets_pass(9);
+    world.drained().await;
+    assert_eq!(world.refused(), Vec::new());
+    assert_eq!(world.bytes("log"), [&old[..], b"one\ntwo\n"].concat());
+    assert_eq!(world.count(Op::Get), 0, "nothing was downloaded");
+}
+
+#[tokio::test]
 async fn the_last_writer_wins_over_a_strangers_version_and_it_is_counted() {
     let world = World::new();
     world.twin.put_behind("a", "old", Headers::default());

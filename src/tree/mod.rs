@@ -15,6 +15,7 @@ mod memory;
 mod pending;
 mod recover;
 mod remote;
+mod sources;
 mod view;
 
 use std::path::Path;
