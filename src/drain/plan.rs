@@ -30,6 +30,9 @@ const BATCH_MAX: usize = 1000;
 /// directory is not walked again for each of its files.
 const LOOKAHEAD: usize = 512;
 
+/// What keeps changing lingers no longer than so many times `linger`.
+const LINGERS_MAX: u32 = 5;
+
 /// Whether publishes of one directory keep their order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
@@ -144,12 +147,13 @@ pub(super) struct Plan {
 
 /// When an entry may be carried out as far as time goes.
 pub(super) fn due(entry: &Pending, rules: &Rules) -> Instant {
-    let wait = match (entry.held, rules.hurry || entry.urgent) {
-        (true, _) => rules.upload_open,
-        (false, true) => Duration::ZERO,
-        (false, false) => rules.linger,
-    };
-    entry.since + wait
+    if entry.held {
+        return entry.unsent_since + rules.upload_open;
+    }
+    if rules.hurry || entry.urgent {
+        return entry.since;
+    }
+    (entry.since + rules.linger).min(entry.unsent_since + rules.linger * LINGERS_MAX)
 }
 
 /// The plan.

@@ -130,6 +130,8 @@ impl State {
             want,
             base: change.base,
             since: now,
+            unsent_since: old.as_ref().map_or(now, |old| old.unsent_since),
+            was_closed: old.as_ref().is_some_and(|old| old.was_closed),
             held: false,
             urgent: false,
             begun: old.as_ref().is_some_and(|old| old.begun),
