@@ -105,10 +105,7 @@ impl Hands {
                 Job::Send { key, number }
                 | Job::Stage { key, number }
                 | Job::Remove { key, number },
-            ) => match fail.refusal() {
-                Some(reason) => self.park(key, *number, reason).await,
-                None => Err(fail),
-            },
+            ) => self.parked_or(key, *number, fail).await,
             (done, _) => done,
         }
     }
@@ -226,13 +223,20 @@ impl Hands {
         }
     }
 
-    /// Parks a change that S3 refuses for good.
-    pub(super) async fn park(
+    /// Parks a change if its failure says that S3 refuses it for good.
+    pub(super) async fn parked_or(
         &self,
         key: &RelKey,
         number: Seq,
-        reason: Refusal,
+        fail: Fail,
     ) -> Result<Progress, Fail> {
+        match fail.refusal() {
+            Some(reason) => self.park(key, number, reason).await,
+            None => Err(fail),
+        }
+    }
+
+    async fn park(&self, key: &RelKey, number: Seq, reason: Refusal) -> Result<Progress, Fail> {
         tracing::warn!(?reason, "a change was refused for good");
         tracing::debug!(%key, "the refused change");
         let seq = self.tree.record(Record::Dead {

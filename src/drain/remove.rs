@@ -1,6 +1,6 @@
 //! Brings keys to hold nothing, and keeps a directory that was emptied here.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 
@@ -116,46 +116,77 @@ impl Hands {
         }
     }
 
-    /// Removes several by one request.
+    /// Removes several by one request, each only if it is the believed version.
     pub(super) async fn remove_batch(&self, all: &[(RelKey, Seq)]) -> Result<Progress, Fail> {
-        let mut wanted = Vec::new();
-        for (key, number) in all {
-            if self.removal(key, *number).is_some() && self.begin(key, *number).await? {
-                wanted.push((key.clone(), *number));
-            }
+        if !self.caps.lock().delete_if_match {
+            return self.one_by_one(all).await;
         }
-        let keys: Vec<_> = wanted.iter().map(|(key, _)| ObjectKey::from(key)).collect();
-        let refused = match self.store.delete_batch(&keys).await {
-            Ok(refused) => refused,
-            Err(StoreError::NotImplemented(_)) => return self.one_by_one(&wanted).await,
-            Err(error) => return Err(error.into()),
-        };
-        let mut failed = None;
-        let mut kept = HashSet::new();
-        for (object, error) in refused {
-            let wanted = wanted
-                .iter()
-                .find(|(key, _)| key.as_str() == object.as_str());
-            let (Some((key, number)), false) = (wanted, error == StoreError::NotFound) else {
+        let (mut wanted, mut keys) = (Vec::new(), Vec::new());
+        for (key, number) in all {
+            let Some(pending) = self.removal(key, *number) else {
                 continue;
             };
-            kept.insert(key.clone());
-            let fail = Fail::from(error);
-            match fail.refusal() {
-                Some(reason) => self.park(key, *number, reason).await.map(|_| ())?,
-                None => failed = Some(fail),
+            let etag = match &pending.base {
+                Base::Version(etag) => Some(etag.clone()),
+                Base::Absent => None,
+            };
+            if self.begin(key, *number).await? {
+                keys.push((ObjectKey::from(key), etag));
+                wanted.push((key.clone(), pending));
             }
         }
-        wanted.retain(|(key, _)| !kept.contains(key));
-        self.removed(&wanted).await?;
-        failed.map_or(Ok(Progress::Settled), Err)
+        let refused: HashMap<_, _> = match self.store.delete_batch(&keys).await {
+            Ok(refused) => refused.into_iter().collect(),
+            // Or it does not understand the guards.
+            Err(StoreError::NotImplemented(_) | StoreError::Invalid(_)) => {
+                return self.one_by_one(all).await;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut kept = Vec::new();
+        wanted.retain(|(key, pending)| {
+            let error = refused.get(&ObjectKey::from(key));
+            let error = error.filter(|error| **error != StoreError::NotFound);
+            kept.extend(error.map(|error| (key.clone(), pending.clone(), error.clone())));
+            error.is_none()
+        });
+        let gone = wanted.into_iter().map(|(key, entry)| (key, entry.number));
+        self.removed(&gone.collect::<Vec<_>>()).await?;
+        self.refused(kept).await
+    }
+
+    /// What of a batch was not removed: each is met as if it had been asked for alone.
+    async fn refused(&self, all: Vec<(RelKey, Pending, StoreError)>) -> Result<Progress, Fail> {
+        let (mut progress, mut failed) = (Progress::Settled, None);
+        for (key, pending, error) in all {
+            let done = match error {
+                StoreError::Precondition | StoreError::Stale => {
+                    let met = self.ask(&ObjectKey::from(&key)).await?;
+                    self.resolve_removal(&key, &pending, met).await
+                }
+                error => self.parked_or(&key, pending.number, error.into()).await,
+            };
+            match done {
+                Ok(Progress::Settled) => {}
+                Ok(Progress::Again) => progress = Progress::Again,
+                Err(fail) => failed = Some(fail),
+            }
+        }
+        failed.map_or(Ok(progress), Err)
     }
 
     async fn one_by_one(&self, all: &[(RelKey, Seq)]) -> Result<Progress, Fail> {
+        let mut progress = Progress::Settled;
         for (key, number) in all {
-            self.remove(key, *number).await?;
+            let done = match self.remove(key, *number).await {
+                Err(fail) => self.parked_or(key, *number, fail).await,
+                done => done,
+            };
+            if done? == Progress::Again {
+                progress = Progress::Again;
+            }
         }
-        Ok(Progress::Settled)
+        Ok(progress)
     }
 
     /// Nothing is at these keys any more.

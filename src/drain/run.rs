@@ -211,9 +211,10 @@ impl Loop {
         self.pace.answered();
         let now = self.hands.tree.clock();
         for (key, _) in job.keys() {
+            let is_pending = || self.hands.tree.pending(|all| all.get(&key).is_some());
             match progress {
-                Progress::Settled => self.pace.done(&key),
-                Progress::Again => self.pace.again(&key, now, roll()),
+                Progress::Again if is_pending() => self.pace.again(&key, now, roll()),
+                Progress::Again | Progress::Settled => self.pace.done(&key),
             }
         }
     }

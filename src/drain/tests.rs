@@ -291,6 +291,65 @@ async fn several_removals_are_one_request() {
 }
 
 #[tokio::test]
+async fn removals_in_one_request_spare_what_a_stranger_wrote_since() {
+    let world = World::new();
+    for name in ["a", "b", "c"] {
+        world.twin.put_behind(name, "x", Headers::default());
+        world.set(name, Want::Gone, &[]);
+    }
+    world.twin.put_behind("b", "theirs", Headers::default());
+    world.twin.delete_behind("c");
+    world.drained().await;
+    assert_eq!(world.twin.keys(), ["b"]);
+    assert_eq!(world.bytes("b"), b"theirs");
+    assert_eq!(world.drain.status().conflicts, 1);
+    let known = world.tree.known(&key("b")).unwrap();
+    assert_eq!(known.id, world.twin.object("b").unwrap().1.id);
+    let asked = (world.count(Op::DeleteBatch), world.count(Op::Head));
+    assert_eq!(asked, (1, 1));
+}
+
+#[tokio::test]
+async fn where_a_batch_of_removals_is_refused_each_goes_guarded_by_itself() {
+    for refused in [
+        StoreError::NotImplemented("DeleteObjects".into()),
+        StoreError::Invalid("MalformedXML".into()),
+    ] {
+        let world = World::new();
+        for name in ["a", "b", "c"] {
+            world.twin.put_behind(name, "x", Headers::default());
+            world.set(name, Want::Gone, &[]);
+        }
+        world.twin.put_behind("b", "theirs", Headers::default());
+        world.fault.on(Op::DeleteBatch, 1, Kind::Before(refused));
+        let denied = StoreError::AccessDenied("not yours".into());
+        world.fault.on(Op::Delete, 3, Kind::Before(denied));
+        world.drained().await;
+        assert_eq!(world.twin.keys(), ["b", "c"]);
+        assert_eq!(world.bytes("b"), b"theirs");
+        assert_eq!(world.refused().len(), 1, "c");
+    }
+}
+
+#[tokio::test]
+async fn where_deletes_are_not_guarded_no_batch_goes_without_asking_first() {
+    let world = World::new();
+    world.twin.put_behind("old", "x", Headers::default());
+    world.set("old", Want::Gone, &[]);
+    let lacks = StoreError::NotImplemented("If-Match".into());
+    world.fault.on(Op::Delete, 1, Kind::Before(lacks));
+    world.drained().await;
+    for name in ["a", "b"] {
+        world.twin.put_behind(name, "x", Headers::default());
+        world.set(name, Want::Gone, &[]);
+    }
+    world.twin.put_behind("b", "theirs", Headers::default());
+    world.drained().await;
+    assert_eq!(world.twin.keys(), ["b"]);
+    assert_eq!(world.drain.status().caps.unguarded, 2, "old and a");
+}
+
+#[tokio::test]
 async fn a_link_that_is_down_gets_one_probe_and_all_is_sent_when_it_is_back() {
     let world = World::new();
     world.fault.link_down(true);

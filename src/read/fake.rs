@@ -226,7 +226,10 @@ impl ObjectStore for Fake {
     async fn delete(&self, _: &ObjectKey, _: Option<&ETag>) -> Result<()> {
         unreachable!("reading only gets")
     }
-    async fn delete_batch(&self, _: &[ObjectKey]) -> Result<Vec<(ObjectKey, StoreError)>> {
+    async fn delete_batch(
+        &self,
+        _: &[(ObjectKey, Option<ETag>)],
+    ) -> Result<Vec<(ObjectKey, StoreError)>> {
         unreachable!("reading only gets")
     }
 }

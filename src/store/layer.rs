@@ -182,7 +182,10 @@ impl<L: Layer> ObjectStore for Layered<L> {
         self.around(Op::Delete, 0, call).await
     }
 
-    async fn delete_batch(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, StoreError)>> {
+    async fn delete_batch(
+        &self,
+        keys: &[(ObjectKey, Option<ETag>)],
+    ) -> Result<Vec<(ObjectKey, StoreError)>> {
         let call = self.inner.delete_batch(keys);
         self.around(Op::DeleteBatch, 0, call).await
     }

@@ -209,6 +209,10 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     async fn copy(&self, request: &CopyRequest) -> Result<ObjectMeta>;
     /// DeleteObject, with `If-Match` where given; an absent key is fine.
     async fn delete(&self, key: &ObjectKey, if_match: Option<&ETag>) -> Result<()>;
-    /// DeleteObjects, at most 1,000 keys; answers for those that were refused.
-    async fn delete_batch(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, StoreError)>>;
+    /// DeleteObjects, at most 1,000 keys, each with `If-Match` where given; answers for those that
+    /// were refused. An absent key is fine, or (as some servers have it) refused as `Precondition`.
+    async fn delete_batch(
+        &self,
+        keys: &[(ObjectKey, Option<ETag>)],
+    ) -> Result<Vec<(ObjectKey, StoreError)>>;
 }

@@ -183,9 +183,13 @@ impl ObjectStore for Prefix {
         self.inner.delete(&self.full(key), if_match).await
     }
 
-    async fn delete_batch(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, StoreError)>> {
-        let full: Vec<ObjectKey> = keys.iter().map(|key| self.full(key)).collect();
-        let refused = self.inner.delete_batch(&full).await?;
+    async fn delete_batch(
+        &self,
+        keys: &[(ObjectKey, Option<ETag>)],
+    ) -> Result<Vec<(ObjectKey, StoreError)>> {
+        let full = keys.iter();
+        let full = full.map(|(key, if_match)| (self.full(key), if_match.clone()));
+        let refused = self.inner.delete_batch(&full.collect::<Vec<_>>()).await?;
         let relative = |(key, error): (ObjectKey, StoreError)| {
             let key = self.relative(key.as_str())?;
             Some((ObjectKey::new(&key), error))
@@ -247,7 +251,7 @@ mod tests {
         let (key, size) = (ObjectKey::new("x"), 3);
         assert_eq!(store.head(&key, None).await.unwrap().size, size);
         assert_eq!(store.head(&key, None).await.unwrap().id.key, key);
-        assert_eq!(store.delete_batch(&[key]).await.unwrap(), []);
+        assert_eq!(store.delete_batch(&[(key, None)]).await.unwrap(), []);
         assert_eq!(twin.keys(), ["ab/x", "x"]);
     }
 

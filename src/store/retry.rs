@@ -305,7 +305,10 @@ impl ObjectStore for Retry {
             .await
     }
 
-    async fn delete_batch(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, StoreError)>> {
+    async fn delete_batch(
+        &self,
+        keys: &[(ObjectKey, Option<ETag>)],
+    ) -> Result<Vec<(ObjectKey, StoreError)>> {
         self.short(Op::DeleteBatch, || self.inner.delete_batch(keys))
             .await
     }

@@ -285,26 +285,22 @@ impl ObjectStore for Twin {
     }
 
     async fn delete(&self, key: &ObjectKey, if_match: Option<&ETag>) -> Result<()> {
-        self.counted(Op::Delete, 0, |state| {
-            match (state.objects.get(key), if_match) {
-                (Some(object), Some(etag)) if object.etag != *etag => Err(StoreError::Precondition),
-                _ => {
-                    state.objects.remove(key);
-                    Ok(())
-                }
-            }
-        })
+        self.counted(Op::Delete, 0, |state| state.delete(key, if_match))
     }
 
-    async fn delete_batch(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, StoreError)>> {
+    async fn delete_batch(
+        &self,
+        keys: &[(ObjectKey, Option<ETag>)],
+    ) -> Result<Vec<(ObjectKey, StoreError)>> {
         self.counted(Op::DeleteBatch, 0, |state| {
             if keys.len() > 1000 {
                 return Err(invalid("MalformedXML"));
             }
-            for key in keys {
-                state.objects.remove(key);
-            }
-            Ok(Vec::new())
+            let refused = keys.iter().filter_map(|(key, if_match)| {
+                let done = state.delete(key, if_match.as_ref());
+                done.err().map(|error| (key.clone(), error))
+            });
+            Ok(refused.collect())
         })
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Caps {
     pub(crate) complete_conditions: bool,
     /// DeleteObject with `If-Match`.
     pub(crate) delete_if_match: bool,
+    /// DeleteObjects with an ETag for each key.
+    pub(crate) batch_if_match: bool,
     /// CopyObject and UploadPartCopy with `x-amz-copy-source-if-match`.
     pub(crate) copy_if_match: bool,
     /// CRC-64/NVME is verified.
@@ -61,6 +63,7 @@ impl Caps {
             put_if_match: true,
             complete_conditions: true,
             delete_if_match: true,
+            batch_if_match: true,
             copy_if_match: true,
             checksums: true,
             part_minimum: true,
@@ -88,6 +91,7 @@ impl Caps {
             put_if_match: false,
             complete_conditions: false,
             delete_if_match: false,
+            batch_if_match: false,
             copy_if_match: false,
             checksums: false,
             unnamed_parts: false,
@@ -104,6 +108,7 @@ impl Caps {
             put_if_match: false,
             complete_conditions: false,
             delete_if_match: false,
+            batch_if_match: false,
             part_minimum: false,
             ..Self::all()
         }
@@ -154,6 +159,7 @@ pub(crate) async fn run(store: Arc<dyn ObjectStore>, caps: Caps) {
         a_delete_may_be_repeated
         a_conditional_delete_sees_what_is_there
         a_batch_deletes_what_it_names
+        a_conditional_batch_sees_what_is_there
     );
 }
 

@@ -26,7 +26,7 @@ pub(super) fn create(
     req: S3Request<CreateMultipartUploadInput>,
 ) -> Answer<CreateMultipartUploadOutput> {
     let input = req.input;
-    let attributes = attributes(&req.headers, input.metadata)?;
+    let attributes = attributes(&req.headers)?;
     let algorithm = match input.checksum_algorithm.as_ref() {
         None => None,
         Some(name) => Some(

@@ -14,8 +14,8 @@ use super::super::bucket::{Attributes, Condition, Object, matches, precondition_
 use super::super::checks::{Checksum, Sums};
 use super::super::flow::{Outgoing, blocking, receive};
 use super::shared::{
-    MAX_SINGLE, Source, attributes, caller, claim, condition, encryption, etag, kind, length,
-    show_checksum, timestamp, with_trailer,
+    MAX_SINGLE, Source, attributes, caller, claim, condition, encoded_metadata, encryption, etag,
+    kind, length, show_checksum, timestamp, with_metadata, with_trailer,
 };
 use super::{Answer, Cabinet};
 
@@ -31,7 +31,7 @@ pub(super) async fn put(
     {
         return Err(s3_error!(EntityTooLarge));
     }
-    let attributes = attributes(&req.headers, input.metadata)?;
+    let attributes = attributes(&req.headers)?;
     let claim = claim(&req.headers)?;
     let when = condition(&req.headers, cabinet.honours.put)?;
     let (content, sums) = receive(&cabinet.store.blobs, input.body, claim.algorithm()).await?;
@@ -125,7 +125,7 @@ pub(super) fn get(cabinet: &Cabinet, req: S3Request<GetObjectInput>) -> Answer<G
         storage_class: attributes.storage_class.clone().map(StorageClass::from),
         server_side_encryption: Some(encryption(attributes)),
         tag_count: tag_count(attributes),
-        metadata: Some(attributes.metadata.clone().into_iter().collect()),
+        metadata: Some(encoded_metadata(attributes)),
         ..GetObjectOutput::default()
     };
     // Of the whole object, so not with a part of it.
@@ -134,7 +134,7 @@ pub(super) fn get(cabinet: &Cabinet, req: S3Request<GetObjectInput>) -> Answer<G
         output.checksum_type = Some(kind(&object.checksum));
     }
     output.content_range = range;
-    Ok(S3Response::new(output))
+    with_metadata(output, attributes)
 }
 
 fn cut(range: Range, size: u64) -> S3Result<std::ops::Range<u64>> {
@@ -188,14 +188,14 @@ pub(super) fn head(cabinet: &Cabinet, req: S3Request<HeadObjectInput>) -> Answer
         cache_control: attributes.cache_control.clone(),
         storage_class: attributes.storage_class.clone().map(StorageClass::from),
         server_side_encryption: Some(encryption(attributes)),
-        metadata: Some(attributes.metadata.clone().into_iter().collect()),
+        metadata: Some(encoded_metadata(attributes)),
         ..HeadObjectOutput::default()
     };
     if input.checksum_mode.is_some() {
         show_checksum!(output, object.checksum);
         output.checksum_type = Some(kind(&object.checksum));
     }
-    Ok(S3Response::new(output))
+    with_metadata(output, attributes)
 }
 
 pub(super) async fn copy(
@@ -230,7 +230,7 @@ pub(super) async fn copy(
             "The specified copy source is larger than the maximum allowable size for a copy source."
         ));
     }
-    let asked = attributes(&req.headers, input.metadata)?;
+    let asked = attributes(&req.headers)?;
     if itself && !replace && asked.storage_class == source.attributes.storage_class {
         return Err(s3_error!(
             InvalidRequest,

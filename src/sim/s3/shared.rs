@@ -1,10 +1,11 @@
 //! What several verbs need: headers to values, values to headers.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use s3s::dto::{CopySource, ETag, ETagCondition, Metadata, ServerSideEncryption, Timestamp};
-use s3s::{S3Result, TrailingHeaders, s3_error};
+use s3s::{S3Error, S3Response, S3Result, TrailingHeaders, s3_error};
 
 use super::super::auth::Caller;
 use super::super::bucket::{Attributes, Condition, Object, matches, precondition_failed};
@@ -17,6 +18,7 @@ pub(super) const MAX_SINGLE: u64 = 5 << 30;
 /// The most bytes of user metadata.
 const MAX_METADATA: usize = 2048;
 
+const METADATA: &str = "x-amz-meta-";
 const CHECKSUM: &str = "x-amz-checksum-";
 
 fn header(headers: &HeaderMap, name: &str) -> Option<String> {
@@ -25,8 +27,8 @@ fn header(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 /// What a request says of the object that it makes.
-pub(super) fn attributes(headers: &HeaderMap, metadata: Option<Metadata>) -> S3Result<Attributes> {
-    let metadata = metadata.unwrap_or_default();
+pub(super) fn attributes(headers: &HeaderMap) -> S3Result<Attributes> {
+    let metadata: BTreeMap<_, _> = headers.iter().filter_map(sent_metadata).collect();
     let weight: usize = metadata.iter().map(|(k, v)| k.len() + v.len()).sum();
     if weight > MAX_METADATA {
         return Err(s3_error!(
@@ -49,8 +51,39 @@ pub(super) fn attributes(headers: &HeaderMap, metadata: Option<Metadata>) -> S3R
         storage_class: class.filter(|class| class != "STANDARD"),
         encryption: header(headers, "x-amz-server-side-encryption"),
         tagging: header(headers, "x-amz-tagging"),
-        metadata: metadata.into_iter().collect(),
+        metadata,
     })
+}
+
+/// A header of user metadata as it came: `s3s` would have it decoded.
+fn sent_metadata((name, value): (&HeaderName, &HeaderValue)) -> Option<(String, String)> {
+    let name = name.as_str().strip_prefix(METADATA)?;
+    let value = std::str::from_utf8(value.as_bytes()).ok()?;
+    (!name.is_empty()).then(|| (name.to_owned(), value.to_owned()))
+}
+
+/// The user metadata of an answer that S3 encodes: what is not ASCII.
+pub(super) fn encoded_metadata(attributes: &Attributes) -> Metadata {
+    let all = attributes.metadata.iter();
+    let all = all.filter(|(_, value)| !value.is_ascii());
+    all.map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
+/// An answer whose other user metadata is what was sent, byte for byte.
+pub(super) fn with_metadata<T>(output: T, attributes: &Attributes) -> S3Result<S3Response<T>> {
+    let mut answer = S3Response::new(output);
+    for (name, value) in attributes.metadata.iter() {
+        if value.is_ascii() {
+            let name = format!("{METADATA}{name}").parse::<HeaderName>();
+            let value = HeaderValue::from_str(value);
+            answer.headers.insert(
+                name.map_err(S3Error::internal_error)?,
+                value.map_err(S3Error::internal_error)?,
+            );
+        }
+    }
+    Ok(answer)
 }
 
 /// What a request says of its body.

@@ -150,6 +150,7 @@ pub(super) fn by_code(code: &str, said: &str) -> Option<StoreError> {
         "NoSuchUpload" => StoreError::NoSuchUpload,
         "NoSuchBucket" => StoreError::NoSuchBucket,
         "NotModified" => StoreError::NotModified,
+        "PreconditionFailed" => StoreError::Precondition,
         "ConditionalRequestConflict" | "OperationAborted" => StoreError::Conflict,
         "PermanentRedirect"
         | "TemporaryRedirect"

@@ -290,7 +290,10 @@ impl ObjectStore for S3Store {
         self.delete_object(key, if_match).await
     }
 
-    async fn delete_batch(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, StoreError)>> {
+    async fn delete_batch(
+        &self,
+        keys: &[(ObjectKey, Option<ETag>)],
+    ) -> Result<Vec<(ObjectKey, StoreError)>> {
         self.delete_objects(keys).await
     }
 }

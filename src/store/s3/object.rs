@@ -230,27 +230,31 @@ impl S3Store {
 
     pub(super) async fn delete_objects(
         &self,
-        keys: &[ObjectKey],
+        keys: &[(ObjectKey, Option<ETag>)],
     ) -> Result<Vec<(ObjectKey, StoreError)>> {
         // XML cannot carry control characters: such keys go one by one.
-        let is_odd = |key: &&ObjectKey| key.as_str().contains(|letter: char| letter < ' ');
+        let is_odd = |key: &ObjectKey| key.as_str().contains(|letter: char| letter < ' ');
         let mut refused = Vec::new();
-        for key in keys.iter().filter(is_odd) {
-            if let Err(error) = self.delete_object(key, None).await {
+        for (key, if_match) in keys.iter().filter(|(key, _)| is_odd(key)) {
+            if let Err(error) = self.delete_object(key, if_match.as_ref()).await {
                 refused.push((key.clone(), error));
             }
         }
-        let rest: Vec<&ObjectKey> = keys.iter().filter(|key| !is_odd(key)).collect();
+        let rest: Vec<_> = keys.iter().filter(|(key, _)| !is_odd(key)).collect();
         if !rest.is_empty() {
             refused.extend(self.delete_in_one(&rest).await?);
         }
         Ok(refused)
     }
 
-    async fn delete_in_one(&self, keys: &[&ObjectKey]) -> Result<Vec<(ObjectKey, StoreError)>> {
+    async fn delete_in_one(
+        &self,
+        keys: &[&(ObjectKey, Option<ETag>)],
+    ) -> Result<Vec<(ObjectKey, StoreError)>> {
         self.call(Op::DeleteBatch, |seen| async move {
-            let named = keys.iter().map(|key| {
-                let named = ObjectIdentifier::builder().key(key.as_str()).build();
+            let named = keys.iter().map(|(key, if_match)| {
+                let named = ObjectIdentifier::builder().key(key.as_str());
+                let named = named.set_e_tag(if_match.as_ref().map(ETag::quoted)).build();
                 named.map_err(|error| StoreError::Invalid(error.to_string()))
             });
             let delete = Delete::builder()

@@ -523,18 +523,41 @@ async fn listed_keys_are_decoded_if_encoded_and_counted_if_unreadable() {
 #[tokio::test]
 async fn a_refused_key_of_a_batch_is_named() {
     let (server, _, store) = bench();
-    let body = "<DeleteResult><Error><Key>b</Key><Code>AccessDenied</Code><Message>said</Message></Error></DeleteResult>";
+    let error = |key: &str, code: &str| {
+        format!("<Error><Key>{key}</Key><Code>{code}</Code><Message>said</Message></Error>")
+    };
+    let errors = [
+        error("b", "AccessDenied"),
+        error("c", "PreconditionFailed"),
+        error("d", "NoSuchKey"),
+    ];
+    let body = format!("<DeleteResult>{}</DeleteResult>", errors.concat());
     server.answers(204, &[], "");
-    server.answers(200, &[], body);
-    let keys = ["a", "b", "odd\u{1}"].map(ObjectKey::new);
+    server.answers(200, &[], &body);
+    let version = |key: &str| (ObjectKey::new(key), Some(ETag::new("e")));
+    let any = |key: &str| (ObjectKey::new(key), None);
+    let keys = [
+        any("a"),
+        any("b"),
+        version("c"),
+        version("d"),
+        version("odd\u{1}"),
+    ];
     let refused = store.delete_batch(&keys).await.unwrap();
     let denied = StoreError::AccessDenied("AccessDenied: said".to_owned());
-    assert_eq!(refused, [(ObjectKey::new("b"), denied)]);
+    let refusals = [("b", denied), ("c", StoreError::Precondition)];
+    assert_eq!(
+        refused,
+        refusals.map(|(key, error)| (ObjectKey::new(key), error))
+    );
     let requests = server.requests();
     assert_eq!(requests[0].uri().path(), "/odd%01", "XML cannot carry it");
+    assert_eq!(header(&requests[0], "if-match"), "\"e\"");
     let batch = std::str::from_utf8(requests[1].body()).unwrap();
+    let is_named = |text: &str| batch.contains(text);
+    assert!(is_named("<Object><Key>a</Key></Object>"), "{batch}");
     assert!(
-        batch.contains("<Key>a</Key>") && !batch.contains("odd"),
+        is_named("<Key>c</Key><ETag>") && !is_named("odd"),
         "{batch}"
     );
 }

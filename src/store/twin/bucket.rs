@@ -100,6 +100,16 @@ impl State {
         }
     }
 
+    pub(super) fn delete(&mut self, key: &ObjectKey, if_match: Option<&ETag>) -> Result<()> {
+        match (self.objects.get(key), if_match) {
+            (Some(object), Some(etag)) if object.etag != *etag => Err(StoreError::Precondition),
+            _ => {
+                self.objects.remove(key);
+                Ok(())
+            }
+        }
+    }
+
     pub(super) fn upload(&mut self, key: &ObjectKey, upload: &UploadId) -> Result<&mut Upload> {
         let id = upload.0.parse().map_err(|_| StoreError::NoSuchUpload)?;
         self.uploads

@@ -1,7 +1,7 @@
 //! Objects as they are read back: bytes, ranges, versions, metadata, names.
 
 use kryptonfs::store::{ListPage, Payload, StoreError};
-use kryptonfs::types::{ETag, Headers, ObjectId, ObjectKey, Precondition};
+use kryptonfs::types::{ETag, Headers, ObjectId, Precondition};
 
 use super::kit::{Kit, headers, key, keys, noise, read};
 
@@ -167,7 +167,7 @@ pub(super) async fn odd_keys_are_keys(kit: &Kit) {
     assert_eq!(page.unreadable, 0);
     let below = kit.page("odd/日", true).await;
     assert_eq!(below.prefixes, ["odd/日本/"]);
-    let named: Vec<ObjectKey> = odd.iter().map(|at| key(at)).collect();
+    let named: Vec<_> = odd.iter().map(|at| (key(at), None)).collect();
     assert_eq!(kit.store.delete_batch(&named).await.unwrap(), []);
     assert_eq!(keys(&kit.page("odd/", false).await), <[&str; 0]>::default());
 }

@@ -184,9 +184,33 @@ pub(super) async fn a_batch_deletes_what_it_names(kit: &Kit) {
     for at in ["batch/a", "batch/b", "batch/c"] {
         kit.put(at, "x").await;
     }
-    let named = [key("batch/a"), key("batch/c"), key("batch/absent")];
+    let named = ["batch/a", "batch/c", "batch/absent"].map(|at| (key(at), None));
     let refused = kit.store.delete_batch(&named).await.unwrap();
     assert_eq!(refused, []);
     assert_eq!(keys(&kit.page("batch/", false).await), ["batch/b"]);
     assert_eq!(kit.store.delete_batch(&[]).await.unwrap(), []);
+}
+
+pub(super) async fn a_conditional_batch_sees_what_is_there(kit: &Kit) {
+    if !kit.caps.batch_if_match {
+        return;
+    }
+    let old = kit.put("batch-if/a", "old").await.id.etag;
+    let new = kit.put("batch-if/a", "new").await.id.etag;
+    let other = kit.put("batch-if/b", "other").await.id.etag;
+    let of = |at: &str, etag: &ETag| (key(at), Some(etag.clone()));
+    let named = [
+        of("batch-if/a", &old),
+        of("batch-if/b", &other),
+        of("batch-if/absent", &other),
+    ];
+    let mut refused = kit.store.delete_batch(&named).await.unwrap();
+    // Of what is absent either is said: it does not match, or it is gone as was wanted.
+    refused.retain(|(at, _)| *at != key("batch-if/absent"));
+    assert_eq!(refused, [(key("batch-if/a"), StoreError::Precondition)]);
+    assert_eq!(kit.bytes("batch-if/a").await, "new");
+    assert!(kit.is_absent("batch-if/b").await);
+    let named = [of("batch-if/a", &new)];
+    assert_eq!(kit.store.delete_batch(&named).await.unwrap(), []);
+    assert!(kit.is_absent("batch-if/a").await);
 }
