@@ -213,7 +213,7 @@ impl Handle {
                 } else if !matches!(entry.want, Want::Open { .. }) {
                     waiting += 1;
                     waiting_bytes += local_bytes(entry);
-                    oldest = oldest.max(Some(now.saturating_duration_since(entry.since)));
+                    oldest = oldest.max(Some(now.saturating_duration_since(entry.unsent_since)));
                 }
             }
         });

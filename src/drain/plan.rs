@@ -35,6 +35,9 @@ const BATCH_MAX: usize = 1000;
 /// directory is not walked again for each of its files.
 const LOOKAHEAD: usize = 512;
 
+/// What keeps changing lingers no longer than so many times `linger`.
+const LINGERS_MAX: u32 = 5;
+
 /// Whether publishes of one directory keep their order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
@@ -156,12 +159,13 @@ pub(super) struct Plan {
 
 /// When an entry may be carried out as far as time goes.
 pub(super) fn due(entry: &Pending, rules: &Rules) -> Instant {
-    let wait = match (entry.held, rules.hurry || entry.urgent) {
-        (true, _) => rules.upload_open,
-        (false, true) => Duration::ZERO,
-        (false, false) => rules.linger,
-    };
-    entry.since + wait
+    if entry.held {
+        return entry.unsent_since + rules.upload_open;
+    }
+    if rules.hurry || entry.urgent {
+        return entry.since;
+    }
+    (entry.since + rules.linger).min(entry.unsent_since + rules.linger * LINGERS_MAX)
 }
 
 /// The plan.
@@ -378,7 +382,7 @@ impl<'a> Scan<'a> {
         if self.is_parked(key, entry) {
             return Readers::Parked;
         }
-        self.stage(key, &readers, at_once);
+        self.stage(key, entry.number, &readers, at_once);
         Readers::Pending
     }
 
@@ -435,7 +439,7 @@ impl<'a> Scan<'a> {
 
     /// `key` may not publish before `readers` have their parts: those that in turn wait for `key`
     /// to publish are staged; the others will be sent.
-    fn stage(&mut self, key: &'a RelKey, readers: &[&'a RelKey], at_once: bool) {
+    fn stage(&mut self, key: &'a RelKey, number: Seq, readers: &[&'a RelKey], at_once: bool) {
         let mut clear = HashSet::new();
         for reader in readers {
             let Some(entry) = self.pending.get(reader) else {
@@ -455,7 +459,11 @@ impl<'a> Scan<'a> {
             }
             let is_in_hand =
                 |other: &RelKey| self.busy.keys.contains_key(other) || self.taken.contains(other);
-            if at_once || self.waits.leads_to(reader, key, &is_in_hand, &mut clear) {
+            let mut leads_here = || {
+                !self.goes_by_itself(reader, entry, number)
+                    && self.waits.leads_to(reader, key, &is_in_hand, &mut clear)
+            };
+            if at_once || leads_here() {
                 self.slots -= 1;
                 self.taken.insert(reader);
                 self.plan.jobs.push(Job::Stage {
@@ -464,6 +472,15 @@ impl<'a> Scan<'a> {
                 });
             }
         }
+    }
+
+    /// Whether nothing keeps it: it will be sent by this plan or the next. All before `seen` were
+    /// looked at.
+    fn goes_by_itself(&self, key: &RelKey, entry: &Pending, seen: Seq) -> bool {
+        entry.number <= seen
+            && !self.turns.blocks(key, entry.number, false)
+            && self.waits.readers(key, entry).is_empty()
+            && !self.shared.has_earlier(key, entry)
     }
 
     /// Whether it waits, maybe through others, for a reader that will not be sent for long.

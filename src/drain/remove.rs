@@ -1,6 +1,6 @@
 //! Brings keys to hold nothing, and keeps a directory that was emptied here.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 
@@ -211,18 +211,20 @@ impl Hands {
     }
 
     async fn keep_emptied_dirs(&self, removed: &[(RelKey, Seq)]) -> Result<(), Fail> {
-        let mut dirs = BTreeSet::new();
-        for (key, number) in removed {
-            let above = std::iter::successors(key.path().parent(), RelPath::parent);
-            let mut above = above.filter(|dir| !dir.is_root());
-            if let Some(dir) = above.find(|dir| self.tree.is_bare_dir(dir)) {
-                dirs.insert((dir, *number));
-            }
-        }
+        let parents = removed.iter().filter_map(|(key, number)| {
+            let parent = key.path().parent()?;
+            Some((parent, *number))
+        });
+        let parents: BTreeMap<_, _> = parents.collect();
         let keys: HashSet<_> = removed.iter().map(|(key, _)| key).collect();
         let mut seen = HashSet::new();
-        for (dir, number) in dirs {
-            if seen.insert(dir.clone()) && self.is_last_below(&dir, &keys) {
+        for (parent, number) in parents {
+            let above = std::iter::successors(Some(parent), RelPath::parent);
+            let mut above = above.filter(|dir| !dir.is_root());
+            let bare = above.find(|dir| self.tree.is_bare_dir(dir));
+            if let Some(dir) = bare.filter(|dir| seen.insert(dir.clone()))
+                && self.is_last_below(&dir, &keys)
+            {
                 self.keep_dir(&dir, number).await?;
             }
         }

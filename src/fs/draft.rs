@@ -26,8 +26,9 @@ pub(super) struct Writer {
     pub(super) end: u64,
     /// Before it, nothing is overwritten.
     pub(super) sealed: u64,
-    /// Written since the last flush.
-    pub(super) is_dirty: bool,
+    /// Counts writes, and those that are flushed: only a flush that ended well makes bytes clean.
+    pub(super) written: u64,
+    pub(super) flushed: u64,
 }
 
 /// The draft.
@@ -151,7 +152,8 @@ impl Draft {
                     file,
                     end: 0,
                     sealed: 0,
-                    is_dirty: false,
+                    written: 0,
+                    flushed: 0,
                 })
             }
         };
@@ -196,7 +198,7 @@ impl Draft {
             writer
                 .file
                 .write_at(slice(data, offset, start, start + len), place)?;
-            writer.is_dirty = true;
+            writer.written += 1;
             at = start + len;
         }
         self.append_to(writer, at, slice(data, offset, at, end))
@@ -209,7 +211,7 @@ impl Draft {
         }
         let place = at.max(writer.end);
         writer.file.write_at(data, place)?;
-        writer.is_dirty = true;
+        writer.written += 1;
         writer.end = place + data.len() as u64;
         let from = Source::Local {
             file: writer.file.number(),

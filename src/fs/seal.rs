@@ -30,7 +30,7 @@ struct Snapshot {
     epoch: u64,
     shown: Option<Shown>,
     base: Base,
-    flush: Option<Arc<crate::log::DataFile>>,
+    flush: Option<(Arc<crate::log::DataFile>, u64)>,
     is_held: bool,
 }
 
@@ -41,6 +41,10 @@ impl Fs {
     /// Of the disk; `NotYet` with `close=uploaded`.
     pub async fn flush(&self, _ino: Ino, fh: Fh, pid: u32) -> Result<()> {
         let handle = self.handles.file(fh)?;
+        if !handle.may_write {
+            // What others write is theirs to close.
+            return Ok(());
+        }
         let sealed = self.seal(&handle.file, false).await?;
         match sealed {
             Some((key, number)) if self.config.close_uploaded && handle.opener == pid => {
@@ -79,13 +83,18 @@ impl Fs {
         let Some(snapshot) = self.snapshot(file)? else {
             return Ok(None);
         };
-        if let Some(data) = &snapshot.flush {
-            let data = Arc::clone(data);
+        if let Some((data, written)) = &snapshot.flush {
+            let (number, data) = (data.number(), Arc::clone(data));
             let flushed = tokio::task::spawn_blocking(move || data.flush()).await;
             if let Err(error) = flushed.map_err(std::io::Error::other).and_then(|done| done) {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
                 file.inner.lock().poisoned = Some(errno);
                 return Err(FsError::Disk(errno));
+            }
+            if let Some(writer) = &mut file.inner.lock().writer
+                && writer.file.number() == number
+            {
+                writer.flushed = writer.flushed.max(*written);
             }
         }
         let is_held = snapshot.is_held && !is_last;
@@ -109,7 +118,8 @@ impl Fs {
         let (extents, inline) = draft.compacted();
         let flush = inner.writer.as_mut().and_then(|writer: &mut Writer| {
             writer.sealed = writer.end;
-            std::mem::take(&mut writer.is_dirty).then(|| Arc::clone(&writer.file))
+            let is_dirty = writer.written > writer.flushed;
+            is_dirty.then(|| (Arc::clone(&writer.file), writer.written))
         });
         Ok(Some(Snapshot {
             extents,

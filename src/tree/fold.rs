@@ -4,21 +4,16 @@
 //! applied as they came or at boot (but for what is only known while running: `held`, times, what
 //! was asked of the bucket).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
 use crate::log::{Change, Record, SentObject};
-use crate::types::{
-    Attrs, Base, Extent, Extents, FileNo, Generation, ObjectId, ObjectMeta, RelKey, Seq, Source,
-    Want,
-};
+use crate::types::{Attrs, Base, FileNo, Generation, ObjectId, ObjectMeta, RelKey, Seq, Want};
 
 use super::memory::Memory;
 use super::pending::{Pending, PendingMap};
 use super::remote::{Known, Remote};
-
-/// Where the bytes of a data file now also are: offset in it -> (length, version, offset there).
-type SentRanges = BTreeMap<u64, (u64, ObjectId, u64)>;
+use super::sources::Sources;
 
 /// Shorter pieces are not worth being copied in the bucket instead of sent again; bytes that lie in
 /// the log's segments are shorter.
@@ -33,8 +28,8 @@ pub(super) struct State {
     pub(super) remote: Remote,
     /// Attributes of versions.
     pub(super) memory: Memory,
-    /// Data files whose bytes S3 has, while a draft or an entry may still name them.
-    sent: HashMap<FileNo, SentRanges>,
+    /// Where bytes are since they were sent.
+    sources: Sources,
     /// Data files that drafts read from.
     pub(super) pins: HashMap<FileNo, usize>,
     /// Data files that some record has named: at boot, those not in here are drafts of a crash.
@@ -50,7 +45,7 @@ impl State {
             pending: PendingMap::default(),
             remote: Remote::default(),
             memory,
-            sent: HashMap::new(),
+            sources: Sources::default(),
             pins: HashMap::new(),
             ever_named: BTreeSet::new(),
             last: Seq(0),
@@ -66,7 +61,8 @@ impl State {
                     .into_iter()
                     .for_each(|change| self.set(seq, change, now));
             }
-            Record::Begun { key, number: _ } => {
+            Record::Begun { key, number } => {
+                self.begin(&key, number);
                 self.pending.edit(&key, |entry| entry.begun = true);
             }
             Record::Staged {
@@ -75,6 +71,7 @@ impl State {
                 upload,
                 parts,
             } => {
+                self.begin(&key, number);
                 self.pending
                     .edit(&key, |entry| entry.staged = Some((number, upload, parts)));
             }
@@ -115,7 +112,7 @@ impl State {
 
     /// Keeps where a data file's bytes went only as long as somebody may name them.
     pub(super) fn forget_sent(&mut self, file: FileNo) {
-        self.sent.remove(&file);
+        self.sources.forget(file);
     }
 
     fn set(&mut self, seq: Seq, change: Change, now: Instant) {
@@ -125,7 +122,7 @@ impl State {
                 old.over_gone || (old.want == Want::Gone && (old.begun || old.base != Base::Absent))
             });
         let want = match change.want {
-            Want::Object(generation) => Want::Object(self.rebased(&generation).into()),
+            Want::Object(generation) => Want::Object(self.sources.renamed(&generation).into()),
             other => other,
         };
         let entry = Pending {
@@ -133,6 +130,8 @@ impl State {
             want,
             base: change.base,
             since: now,
+            unsent_since: old.as_ref().map_or(now, |old| old.unsent_since),
+            was_closed: old.as_ref().is_some_and(|old| old.was_closed),
             held: false,
             urgent: false,
             begun: old.as_ref().is_some_and(|old| old.begun),
@@ -157,66 +156,68 @@ impl State {
             ..Known::from(&ObjectMeta::from(object))
         };
         self.remote.result(key, Some(known), seq, now);
-        let settles = self
-            .pending
-            .get(key)
-            .is_some_and(|entry| entry.number == number);
-        if !settles {
+        let entry = self.pending.get(key);
+        let settles = entry.is_some_and(|entry| entry.number == number);
+        let is_staged = entry
+            .and_then(|entry| entry.staged.as_ref())
+            .is_some_and(|(staged, ..)| *staged == number);
+        let generation = if settles {
+            self.pending
+                .take(key)
+                .and_then(|entry| entry.generation().cloned())
+        } else {
             self.pending.edit(key, |entry| {
                 entry.base = Base::Version(id.etag.clone());
                 entry.begun = false;
+                entry.staged.take_if(|(staged, ..)| *staged <= number);
             });
-            return;
-        }
-        if let Some(Pending {
-            want: Want::Object(generation),
-            ..
-        }) = self.pending.take(key)
-        {
-            self.remember_sent(&generation, &id);
+            self.sources.begun(key, number)
+        };
+        self.sources.end(key, number);
+        if let Some(generation) = generation {
+            self.moved(&generation, &id, is_staged);
         }
     }
 
-    fn remember_sent(&mut self, generation: &Generation, id: &ObjectId) {
-        let mut files = BTreeSet::new();
-        for extent in generation.extents.iter() {
-            if let Source::Local { file, offset } = extent.from
-                && extent.len >= SHARED_MIN
-            {
-                let ranges = self.sent.entry(file).or_default();
-                ranges.insert(offset, (extent.len, id.clone(), extent.at));
-                files.insert(file);
-            }
+    /// A request for `number` was sent: its answer may come when it is superseded.
+    fn begin(&mut self, key: &RelKey, number: Seq) {
+        let entry = self.pending.get(key).filter(|entry| entry.number == number);
+        if let Some(generation) = entry.and_then(Pending::generation) {
+            self.sources.begin(key, number, generation);
         }
-        for key in self.pending.keys_naming(&files) {
+    }
+
+    /// Whoever else names bytes of `generation`, which became `id`, names them there.
+    fn moved(&mut self, generation: &Generation, id: &ObjectId, is_staged: bool) {
+        // Once it was staged, what it was copied from may have been replaced.
+        let may_go = |version: &ObjectId| {
+            let key = RelKey::parse(version.key.as_str());
+            is_staged || key.is_some_and(|key| self.pending.get(&key).is_some())
+        };
+        let moved = self.sources.learn(generation, id, &may_go);
+        let mut keys: BTreeSet<_> = self.pending.keys_naming(&moved.files).into_iter().collect();
+        if !moved.versions.is_empty() {
+            let named = self.pending.below("").filter(|(_, entry)| {
+                let generation = entry.generation();
+                generation.is_some_and(|generation| moved.concerns(&generation.extents))
+            });
+            keys.extend(named.map(|(key, _)| key.clone()));
+        }
+        for key in keys {
             let Some(mut entry) = self.pending.take(&key) else {
                 continue;
             };
             if let Want::Object(generation) = &entry.want {
-                entry.want = Want::Object(self.rebased(generation).into());
+                entry.want = Want::Object(self.sources.renamed(generation).into());
             }
             self.pending.put(key, entry);
-        }
-    }
-
-    /// Names as `Remote` whatever is known to have reached S3 since it was written.
-    fn rebased(&self, generation: &Generation) -> Generation {
-        let extents = generation.extents.map(|extent| match &extent.from {
-            Source::Local { file, offset } => match self.sent.get(file) {
-                Some(ranges) => split(extent, *file, *offset, ranges),
-                None => vec![extent.clone()],
-            },
-            Source::Remote { .. } => vec![extent.clone()],
-        });
-        Generation {
-            extents,
-            ..generation.clone()
         }
     }
 
     fn removed(&mut self, seq: Seq, key: &RelKey, number: Seq, now: Instant) {
         self.remote.result(key, None, seq, now);
         self.memory.forget(key);
+        self.sources.end(key, number);
         let settles = self
             .pending
             .get(key)
@@ -243,15 +244,9 @@ impl State {
         aside: Option<RelKey>,
         now: Instant,
     ) {
-        if self
-            .pending
-            .get(key)
-            .is_none_or(|entry| entry.number != number)
-        {
-            self.pending.edit(key, |entry| {
-                entry.base = base;
-                entry.begun = false;
-            });
+        let entry = self.pending.get(key);
+        if entry.is_none_or(|entry| entry.number != number) {
+            // A newer change may build on the old base: it has to meet the other version itself.
             return;
         }
         let Some(aside) = aside else {
@@ -261,6 +256,7 @@ impl State {
             });
             return;
         };
+        self.sources.end(key, number);
         if let Some(entry) = self.pending.take(key) {
             let moved = Pending {
                 base: Base::Absent,
@@ -272,29 +268,4 @@ impl State {
             self.pending.put(aside, moved);
         }
     }
-}
-
-/// The pieces of a local extent: `Remote` where `ranges` says its bytes are in S3.
-fn split(extent: &Extent, file: FileNo, offset: u64, ranges: &SentRanges) -> Vec<Extent> {
-    let mut local = Extents::default();
-    local.put(extent.clone());
-    let end = offset + extent.len;
-    for (start, (len, object, at)) in ranges.range(..end) {
-        let (from, to) = (offset.max(*start), end.min(start + len));
-        if from < to {
-            local.put(Extent {
-                at: extent.at + (from - offset),
-                len: to - from,
-                from: Source::Remote {
-                    object: object.clone(),
-                    offset: at + (from - start),
-                },
-            });
-        }
-    }
-    debug_assert!(
-        local.files().iter().all(|named| *named == file),
-        "only pieces of its own file"
-    );
-    local.iter().cloned().collect()
 }

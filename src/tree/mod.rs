@@ -15,6 +15,7 @@ mod memory;
 mod pending;
 mod recover;
 mod remote;
+mod sources;
 mod view;
 
 use std::path::Path;
@@ -142,7 +143,7 @@ impl Tree {
         self.state
             .lock()
             .pending
-            .edit(&key, |entry| entry.held = is_held);
+            .edit(&key, |entry| entry.set_held(is_held, now()));
         if !is_held {
             self.awake();
         }

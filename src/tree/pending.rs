@@ -24,8 +24,12 @@ pub struct Pending {
     pub want: Want,
     /// What the bucket is believed to hold: the precondition.
     pub base: Base,
-    /// When it was wanted (monotonic; at boot: the start).
+    /// When it was wanted, or its writer closed (monotonic; at boot: the start).
     pub since: Instant,
+    /// Since when something at this key is unsent: what keeps changing is sent all the same.
+    pub unsent_since: Instant,
+    /// `unsent_since` was moved to a close once; not again.
+    pub was_closed: bool,
     /// A writer has the file open: not sent before it is closed or `upload_open` passed.
     pub held: bool,
     /// Somebody waits for it to be sent: no linger.
@@ -48,6 +52,19 @@ impl Pending {
             Want::Object(generation) => Some(generation),
             Want::Open { .. } | Want::Gone => None,
         }
+    }
+
+    /// Its writer came or went. What was held may be about to be renamed or touched: the wait
+    /// for that begins with the close, but only once, or what is written to without end would
+    /// never be sent.
+    pub(super) fn set_held(&mut self, is_held: bool, now: Instant) {
+        if self.held && !is_held {
+            self.since = now;
+            if !self.was_closed {
+                (self.unsent_since, self.was_closed) = (now, true);
+            }
+        }
+        self.held = is_held;
     }
 
     fn files(&self) -> BTreeSet<FileNo> {

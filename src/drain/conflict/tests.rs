@@ -28,6 +28,8 @@ fn pending(want: Want) -> Pending {
         want,
         base: base("old"),
         since: Instant::now(),
+        unsent_since: Instant::now(),
+        was_closed: false,
         held: false,
         urgent: false,
         over_gone: false,

@@ -86,6 +86,8 @@ impl Scene {
             want,
             base,
             since: self.start,
+            unsent_since: self.start,
+            was_closed: false,
             held: false,
             urgent: false,
             over_gone: false,
@@ -159,6 +161,17 @@ fn what_is_held_open_is_sent_after_upload_open_and_not_sooner_in_a_hurry() {
     assert_eq!((shown(&plan).len(), plan.drained), (0, true));
     assert_eq!(plan.next, Some(scene.start + Duration::from_secs(300)));
     assert_eq!(shown(&scene.plan_at(300)), ["send a"]);
+}
+
+#[test]
+fn a_file_that_is_written_anew_without_end_is_sent_all_the_same() {
+    let mut scene = Scene::new();
+    let start = scene.start;
+    let entry = scene.add("log", 9, object(local(1, 9)), Base::Absent);
+    // Wanted anew at second 9, unsent since second 0.
+    entry.since = start + Duration::from_secs(9);
+    assert_eq!(shown(&scene.plan_at(9)).len(), 0);
+    assert_eq!(shown(&scene.plan_at(10)), ["send log"]);
 }
 
 #[test]

@@ -95,3 +95,22 @@ async fn an_emptied_directory_without_a_marker_stays() {
     world.drain().await;
     assert_eq!(world.twin.keys(), ["d/"]);
 }
+
+#[tokio::test]
+async fn what_keeps_changing_is_unsent_since_its_first_close_and_no_later() {
+    let world = World::new();
+    let unsent = |world: &World| {
+        let key = crate::types::RelKey::parse("log").unwrap();
+        world
+            .fs
+            .tree
+            .pending(|all| all.get(&key).map(|entry| (entry.unsent_since, entry.held)))
+    };
+    world.put("log", b"1").await.unwrap();
+    let first = unsent(&world).unwrap();
+    assert!(!first.1, "a closed file is held by nobody");
+    for _ in 0..3 {
+        world.put("log", b"2").await.unwrap();
+    }
+    assert_eq!(unsent(&world).unwrap().0, first.0);
+}

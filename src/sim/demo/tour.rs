@@ -1,7 +1,9 @@
 //! The steps of the tour: a command is shown, run as a child process, and what it put on the wire
 //! is counted; then it is checked that it did what was told.
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -61,8 +63,14 @@ impl Tour<'_> {
             picture: dir.join("photo.jpg"),
             video: dir.join("video.bin"),
         };
-        std::fs::write(&samples.picture, noise(1, PICTURE))?;
-        std::fs::write(&samples.video, noise(2, VIDEO))?;
+        for (path, bytes) in [
+            (&samples.picture, noise(1, PICTURE)),
+            (&samples.video, noise(2, VIDEO)),
+        ] {
+            std::fs::write(path, bytes)?;
+            // As a camera would leave them, not as a daemon's umask does.
+            std::fs::set_permissions(path, Permissions::from_mode(0o644))?;
+        }
         Ok(samples)
     }
 

@@ -166,6 +166,8 @@ impl World {
             want,
             base: old.as_ref().map_or(known, |old| old.base.clone()),
             since: self.start,
+            unsent_since: self.start,
+            was_closed: false,
             held: false,
             urgent: false,
             over_gone: false,
