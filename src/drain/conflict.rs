@@ -80,7 +80,7 @@ pub(super) fn verdict(
     }
     match &pending.want {
         Want::Gone => Verdict::Spared,
-        Want::Object(generation) => over_a_stranger(key, generation, &pending.base, base, policy),
+        Want::Object(generation) => over_a_stranger(key, generation, &pending.base, met, policy),
         Want::Open { .. } => Verdict::Over(base),
     }
 }
@@ -94,18 +94,23 @@ fn over_a_stranger(
     key: &RelKey,
     generation: &Generation,
     old: &Base,
-    base: Base,
+    met: &ObjectMeta,
     policy: ConflictPolicy,
 ) -> Verdict {
+    let base = Base::of(Some(&met.id));
     let builds_on = |piece: &crate::types::Extent| match &piece.from {
         Source::Remote { object, .. } => object.key.as_str() == key.as_str(),
         Source::Local { .. } => false,
     };
-    if is_only_metadata(key, generation, old) {
+    if key.is_dir() {
+        // A marker is its metadata; what somebody keeps in one is not ours to replace.
+        match met.size {
+            0 => Verdict::Over(base),
+            _ => Verdict::Reapply,
+        }
+    } else if is_only_metadata(key, generation, old) {
         Verdict::Reapply
-    } else if generation.extents.iter().any(builds_on)
-        || (policy == ConflictPolicy::KeepBoth && generation.attrs.kind != Kind::Dir)
-    {
+    } else if generation.extents.iter().any(builds_on) || policy == ConflictPolicy::KeepBoth {
         Verdict::Aside(base)
     } else {
         Verdict::Over(base)

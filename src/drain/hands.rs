@@ -144,7 +144,7 @@ impl Hands {
         let caps = self.caps.lock().clone();
         match base {
             Base::Absent if caps.if_absent => return Ok(Guard::When(Precondition::IfAbsent)),
-            Base::Version(etag) if caps.if_match => {
+            Base::Version(etag) if caps.if_match && caps.guards(key) => {
                 return Ok(Guard::When(Precondition::IfMatch(etag.clone())));
             }
             Base::Absent | Base::Version(_) => {}

@@ -6,11 +6,12 @@
 //! - while the bucket cannot be reached there is one probe at a time, ever more rarely.
 //!
 //! `plan` (with `waits`), `pieces`, `pace` and `conflict` are pure; `run` is the loop; `hands`,
-//! `send`, `parts`, `remove` and `resolve` talk to the store.
+//! `send`, `parts`, `remove`, `markers` and `resolve` talk to the store.
 
 mod conflict;
 mod fail;
 mod hands;
+mod markers;
 mod pace;
 mod parts;
 mod payload;
@@ -35,7 +36,7 @@ use crate::log::Log;
 use crate::read::Reader;
 use crate::store::ObjectStore;
 use crate::tree::{Pending, Tree};
-use crate::types::{Extent, Source, Sse, Want};
+use crate::types::{Extent, ObjectKey, Source, Sse, Want};
 use hands::Hands;
 
 pub use conflict::ConflictPolicy;
@@ -89,6 +90,8 @@ pub struct Caps {
     pub if_absent: bool,
     /// `If-Match` on DELETE.
     pub delete_if_match: bool,
+    /// Both, on the marker of a directory.
+    pub marker_guards: bool,
     /// Writes that were only guarded by asking before.
     pub unguarded: u64,
 }
@@ -99,8 +102,16 @@ impl Default for Caps {
             if_match: true,
             if_absent: true,
             delete_if_match: true,
+            marker_guards: true,
             unguarded: 0,
         }
+    }
+}
+
+impl Caps {
+    /// Whether versions of `key` are compared, as far as the key goes.
+    fn guards(&self, key: &ObjectKey) -> bool {
+        self.marker_guards || !key.as_str().ends_with('/')
     }
 }
 

@@ -1,20 +1,15 @@
-//! Brings keys to hold nothing, and keeps a directory that was emptied here.
+//! Brings keys to hold nothing.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-
-use bytes::Bytes;
+use std::collections::HashMap;
 
 use super::conflict::Verdict;
 use super::fail::Fail;
 use super::hands::{Hands, Progress};
 use super::waits::staged;
 use crate::log::Record;
-use crate::store::{ListRequest, Payload, StoreError, UploadId};
+use crate::store::{StoreError, UploadId};
 use crate::tree::Pending;
-use crate::types::{
-    Attrs, Base, ETag, Headers, Kind, ObjectKey, ObjectMeta, Precondition, RelKey, RelPath, Seq,
-    Want,
-};
+use crate::types::{Base, ETag, ObjectKey, ObjectMeta, RelKey, Seq, Want};
 
 impl Hands {
     /// Settles a removal of what never was there.
@@ -53,7 +48,8 @@ impl Hands {
         pending: &Pending,
         etag: &ETag,
     ) -> Result<Progress, Fail> {
-        let is_guarded = self.caps.lock().delete_if_match;
+        let caps = self.caps.lock().clone();
+        let is_guarded = caps.delete_if_match && caps.guards(object);
         if !is_guarded {
             let met = self.ask(object).await?;
             if met.as_ref().map(|meta| &meta.id.etag) != Some(etag) {
@@ -94,7 +90,11 @@ impl Hands {
         match (self.judge(key, pending, met.as_ref()), met) {
             (Verdict::Earlier(number), Some(meta)) => self.earlier(key, number, meta).await,
             (Verdict::GuardRefused, _) => {
-                self.caps.lock().delete_if_match = false;
+                let mut caps = self.caps.lock();
+                match key.is_dir() {
+                    true => caps.marker_guards = false,
+                    false => caps.delete_if_match = false,
+                }
                 Ok(Progress::Again)
             }
             (Verdict::Spared, met) => {
@@ -121,18 +121,18 @@ impl Hands {
         if !self.caps.lock().delete_if_match {
             return self.one_by_one(all).await;
         }
-        let (mut wanted, mut keys) = (Vec::new(), Vec::new());
+        let (mut wanted, mut keys, mut kept) = (Vec::new(), Vec::new(), Vec::new());
         for (key, number) in all {
             let Some(pending) = self.removal(key, *number) else {
                 continue;
             };
-            let etag = match &pending.base {
-                Base::Version(etag) => Some(etag.clone()),
-                Base::Absent => None,
-            };
-            if self.begin(key, *number).await? {
-                keys.push((ObjectKey::from(key), etag));
-                wanted.push((key.clone(), pending));
+            match self.batch_guard(key, &pending).await? {
+                Some(guard) if self.begin(key, *number).await? => {
+                    keys.push((ObjectKey::from(key), guard));
+                    wanted.push((key.clone(), pending));
+                }
+                Some(_) => {}
+                None => kept.push((key.clone(), pending, StoreError::Precondition)),
             }
         }
         let refused: HashMap<_, _> = match self.store.delete_batch(&keys).await {
@@ -143,7 +143,6 @@ impl Hands {
             }
             Err(error) => return Err(error.into()),
         };
-        let mut kept = Vec::new();
         wanted.retain(|(key, pending)| {
             let error = refused.get(&ObjectKey::from(key));
             let error = error.filter(|error| **error != StoreError::NotFound);
@@ -153,6 +152,28 @@ impl Hands {
         let gone = wanted.into_iter().map(|(key, entry)| (key, entry.number));
         self.removed(&gone.collect::<Vec<_>>()).await?;
         self.refused(kept).await
+    }
+
+    /// The ETag that guards a key of a batch; that of a marker is asked for first where it does not
+    /// guard. `None`: something else is there.
+    async fn batch_guard(
+        &self,
+        key: &RelKey,
+        pending: &Pending,
+    ) -> Result<Option<Option<ETag>>, Fail> {
+        let object = ObjectKey::from(key);
+        if self.caps.lock().guards(&object) {
+            return Ok(Some(match &pending.base {
+                Base::Version(etag) => Some(etag.clone()),
+                Base::Absent => None,
+            }));
+        }
+        let met = self.ask(&object).await?;
+        if Base::of(met.as_ref().map(|meta| &meta.id)) != pending.base {
+            return Ok(None);
+        }
+        self.caps.lock().unguarded += 1;
+        Ok(Some(None))
     }
 
     /// What of a batch was not removed: each is met as if it had been asked for alone.
@@ -208,76 +229,6 @@ impl Hands {
             self.tidy().await;
         }
         Ok(())
-    }
-
-    async fn keep_emptied_dirs(&self, removed: &[(RelKey, Seq)]) -> Result<(), Fail> {
-        let parents = removed.iter().filter_map(|(key, number)| {
-            let parent = key.path().parent()?;
-            Some((parent, *number))
-        });
-        let parents: BTreeMap<_, _> = parents.collect();
-        let keys: HashSet<_> = removed.iter().map(|(key, _)| key).collect();
-        let mut seen = HashSet::new();
-        for (parent, number) in parents {
-            let above = std::iter::successors(Some(parent), RelPath::parent);
-            let mut above = above.filter(|dir| !dir.is_root());
-            let bare = above.find(|dir| self.tree.is_bare_dir(dir));
-            if let Some(dir) = bare.filter(|dir| seen.insert(dir.clone()))
-                && self.is_last_below(&dir, &keys)
-            {
-                self.keep_dir(&dir, number).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether no other object below `dir` waits to be removed.
-    fn is_last_below(&self, dir: &RelPath, removed: &HashSet<&RelKey>) -> bool {
-        self.tree.pending(|all| {
-            let prefix = dir.dir_prefix();
-            let mut below = all.below(&prefix);
-            !below.any(|(key, entry)| {
-                entry.want == Want::Gone && entry.base != Base::Absent && !removed.contains(key)
-            })
-        })
-    }
-
-    async fn keep_dir(&self, dir: &RelPath, number: Seq) -> Result<(), Fail> {
-        let request = ListRequest {
-            prefix: dir.dir_prefix(),
-            max_keys: 1,
-            ..ListRequest::default()
-        };
-        let page = self.store.list(&request).await?;
-        if !page.objects.is_empty() || !page.prefixes.is_empty() || page.unreadable > 0 {
-            return Ok(());
-        }
-        let attrs = Attrs {
-            kind: Kind::Dir,
-            headers: Some(Headers::default()),
-            ..Attrs::default()
-        };
-        let headers = self.dress(&attrs, number, true);
-        let key = RelKey::dir(dir);
-        let object = ObjectKey::from(&key);
-        let when = match self.caps.lock().if_absent {
-            true => Precondition::IfAbsent,
-            false => Precondition::None,
-        };
-        let asked = self.tree.now();
-        let nothing = Payload::of(Bytes::new());
-        match self.store.put(&object, &nothing, &headers, &when).await {
-            Ok(meta) => {
-                let meta = ObjectMeta {
-                    headers: Some(headers),
-                    ..meta
-                };
-                self.tree.learn(&key, Some(&meta), asked);
-                Ok(())
-            }
-            Err(StoreError::Precondition) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
     }
 
     fn removal(&self, key: &RelKey, number: Seq) -> Option<Pending> {

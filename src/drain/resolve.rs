@@ -47,7 +47,10 @@ impl Hands {
                     base,
                     aside: None,
                 })?;
-                if is_foreign {
+                // A directory that was made there too, or by the server, is what was wanted.
+                if key.is_dir() && pending.base == Base::Absent {
+                    self.tree.learn(key, met.as_ref(), self.tree.now());
+                } else if is_foreign {
                     self.learn_foreign(key, met.as_ref());
                 }
                 Ok(Progress::Again)
@@ -58,7 +61,11 @@ impl Hands {
                 Ok(Progress::Again)
             }
             (Verdict::GuardRefused, _) => {
-                self.caps.lock().if_match = false;
+                let mut caps = self.caps.lock();
+                match key.is_dir() {
+                    true => caps.marker_guards = false,
+                    false => caps.if_match = false,
+                }
                 Ok(Progress::Again)
             }
             // The others are about removals, or about what was met and is not there.

@@ -2,6 +2,7 @@
 //! faults. Nothing here waits for luck: a test goes on when what it waits for has happened.
 
 mod conflicts;
+mod dirs;
 mod removals;
 mod world;
 
