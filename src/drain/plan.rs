@@ -16,10 +16,15 @@
 //! to it, of which only one is kept. What then finds its source gone is parked, with the reason.
 //!
 //! What waits for a dead or held change is *parked*: it does not keep others of its directory.
+//!
+//! Removals of directories' markers have rules of their own: see `markers`.
+
+mod markers;
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+pub(super) use self::markers::is_marker_removal;
 use super::waits::{Shared, Waits, dir_of, staged};
 use crate::tree::{Pending, PendingMap};
 use crate::types::{Base, Extent, RelKey, Seq, Source, Want};
@@ -74,6 +79,8 @@ pub(super) struct Busy {
     pub(super) keys: HashMap<RelKey, InFlight>,
     /// How many jobs that are.
     pub(super) jobs: usize,
+    /// One of them removes.
+    pub(super) removing: bool,
     /// Keys that failed, and when they may be tried again.
     pub(super) resting: HashMap<RelKey, Instant>,
 }
@@ -121,6 +128,11 @@ pub(super) enum Job {
 }
 
 impl Job {
+    /// Whether it asks for something to be removed.
+    pub(super) fn is_removal(&self) -> bool {
+        matches!(self, Self::Remove { .. } | Self::RemoveBatch(_))
+    }
+
     /// The keys it is at.
     pub(super) fn keys(&self) -> Vec<(RelKey, Seq)> {
         match self {
@@ -169,6 +181,7 @@ pub(super) fn plan(pending: &PendingMap, busy: &Busy, now: Instant, rules: &Rule
         waits: Waits::of(pending, rules.order == Order::Dir),
         taken: HashSet::new(),
         batch: Vec::new(),
+        markers: Vec::new(),
         passed: 0,
         plan: Plan {
             drained: true,
@@ -176,11 +189,13 @@ pub(super) fn plan(pending: &PendingMap, busy: &Busy, now: Instant, rules: &Rule
         },
     };
     for (key, entry) in pending.in_order() {
+        scan.look_at_markers(entry.number);
         if !scan.look(key, entry) {
             scan.plan.drained = false;
             break;
         }
     }
+    scan.look_at_markers(Seq(u64::MAX));
     scan.finish()
 }
 
@@ -223,6 +238,15 @@ impl<'a> Turns<'a> {
     }
 }
 
+/// Whether others read what a change replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Readers {
+    None,
+    /// One of them will not be sent for long.
+    Parked,
+    Pending,
+}
+
 struct Scan<'a> {
     pending: &'a PendingMap,
     busy: &'a Busy,
@@ -234,6 +258,8 @@ struct Scan<'a> {
     waits: Waits<'a>,
     taken: HashSet<&'a RelKey>,
     batch: Vec<(RelKey, Seq)>,
+    /// Removals of markers, looked at when all of their number were: these may be below them.
+    markers: Vec<(&'a RelKey, &'a Pending)>,
     passed: usize,
     plan: Plan,
 }
@@ -254,6 +280,10 @@ impl<'a> Scan<'a> {
         if matches!(entry.want, Want::Open { .. }) {
             return true;
         }
+        if is_marker_removal(key, entry) {
+            self.markers.push((key, entry));
+            return true;
+        }
         if self.is_busy(key) || self.may_be_needed(entry) {
             return self.must_wait(key, entry);
         }
@@ -271,7 +301,7 @@ impl<'a> Scan<'a> {
             return self.must_wait(key, entry);
         }
         if is_nothing(entry) {
-            return self.drop_or_wait(key, entry);
+            return self.drop_at(key, entry);
         }
         let batchable = is_batchable(entry);
         if self.turns.blocks(key, entry.number, batchable) {
@@ -336,15 +366,24 @@ impl<'a> Scan<'a> {
         entry: &'a Pending,
         at_once: bool,
     ) -> Option<bool> {
+        match self.readers_first(key, entry, at_once) {
+            Readers::None => None,
+            Readers::Parked => Some(true),
+            Readers::Pending => Some(self.must_wait(key, entry)),
+        }
+    }
+
+    /// Who reads what it replaces; they are staged where they have to be.
+    fn readers_first(&mut self, key: &'a RelKey, entry: &'a Pending, at_once: bool) -> Readers {
         let readers: Vec<_> = self.waits.readers(key, entry).to_vec();
         if readers.is_empty() {
-            return None;
+            return Readers::None;
         }
         if self.is_parked(key, entry) {
-            return Some(true);
+            return Readers::Parked;
         }
         self.stage(key, entry.number, &readers, at_once);
-        Some(self.must_wait(key, entry))
+        Readers::Pending
     }
 
     /// Not now; what is behind it in its directory, or shares its bytes, waits for it.
@@ -355,19 +394,13 @@ impl<'a> Scan<'a> {
         true
     }
 
-    fn drop_or_wait(&mut self, key: &'a RelKey, entry: &'a Pending) -> bool {
-        let mut below = self.pending.below(key.as_str());
-        let mut others = below.by_ref().filter(|(other, _)| *other != key).peekable();
-        if !key.is_dir() || others.peek().is_none() {
-            self.passed -= 1;
-            self.plan.jobs.push(Job::Drop {
-                key: key.clone(),
-                number: entry.number,
-            });
-            self.plan.drained = false;
-        } else if others.any(|(_, other)| !is_at_rest(other)) {
-            self.plan.drained = false;
-        }
+    fn drop_at(&mut self, key: &'a RelKey, entry: &'a Pending) -> bool {
+        self.passed -= 1;
+        self.plan.jobs.push(Job::Drop {
+            key: key.clone(),
+            number: entry.number,
+        });
+        self.plan.drained = false;
         true
     }
 
@@ -477,8 +510,13 @@ impl<'a> Scan<'a> {
     }
 
     fn finish(mut self) -> Plan {
+        // What a server works off in this order leaves no directory before what is in it.
+        self.batch
+            .sort_unstable_by(|(one, _), (other, _)| other.cmp(one));
         match self.batch.len() {
             0 => {}
+            // More may come along until the removals in flight have ended.
+            ..BATCH_MAX if self.busy.removing => {}
             1 => {
                 let (key, number) = self.batch.swap_remove(0);
                 self.plan.jobs.push(Job::Remove { key, number });

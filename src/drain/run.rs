@@ -145,6 +145,7 @@ impl Loop {
             hurry: self.hurry,
         };
         self.busy.jobs = self.jobs.len();
+        self.busy.removing = self.jobs.values().any(Job::is_removal);
         self.busy.resting.clone_from(&self.pace.resting);
         let plan = self
             .hands

@@ -1,6 +1,8 @@
 //! The whole drain over the real tree, log and reader, against the bucket's twin with scripted
 //! faults. Nothing here waits for luck: a test goes on when what it waits for has happened.
 
+mod conflicts;
+mod removals;
 mod world;
 
 use super::*;
@@ -81,86 +83,6 @@ async fn a_large_file_that_is_appended_to_while_it_is_sent_ends_with_all_bytes()
     assert_eq!(world.refused(), Vec::new());
     assert_eq!(world.bytes("log"), [&old[..], b"one\ntwo\n"].concat());
     assert_eq!(world.count(Op::Get), 0, "nothing was downloaded");
-}
-
-#[tokio::test]
-async fn the_last_writer_wins_over_a_strangers_version_and_it_is_counted() {
-    let world = World::new();
-    world.twin.put_behind("a", "old", Headers::default());
-    world.write("a", b"ours");
-    world.twin.put_behind("a", "theirs", Headers::default());
-    world.drained().await;
-    assert_eq!(world.bytes("a"), b"ours");
-    assert_eq!(world.drain.status().conflicts, 1);
-}
-
-#[tokio::test]
-async fn with_keep_both_a_replacement_becomes_a_sibling() {
-    let world = World::with(Op::ListParts, ConflictPolicy::KeepBoth);
-    world.twin.put_behind("a.txt", "old", Headers::default());
-    world.write("a.txt", b"ours");
-    world.twin.put_behind("a.txt", "theirs", Headers::default());
-    world.drained().await;
-    assert_eq!(world.bytes("a.txt"), b"theirs");
-    let keys = world.twin.keys();
-    let sibling = keys.iter().find(|key| key.contains(".conflict-")).unwrap();
-    assert!(sibling.starts_with("a.conflict-") && sibling.ends_with(".txt"));
-    assert_eq!(world.bytes(sibling), b"ours");
-}
-
-#[tokio::test]
-async fn an_append_over_a_strangers_version_becomes_a_whole_sibling_from_the_cache() {
-    let world = World::new();
-    world.write("log", b"one\n");
-    world.drained().await;
-    world.append("log", b"two\n");
-    world.twin.put_behind("log", "theirs", Headers::default());
-    world.drained().await;
-    assert_eq!(world.bytes("log"), b"theirs");
-    let keys = world.twin.keys();
-    let sibling = keys.iter().find(|key| key.contains(".conflict-")).unwrap();
-    assert_eq!(world.bytes(sibling), b"one\ntwo\n");
-}
-
-#[tokio::test]
-async fn an_append_whose_base_is_gone_and_not_cached_is_kept_here_with_its_reason() {
-    let world = World::new();
-    world.twin.put_behind("log", "old\n", Headers::default());
-    world.append("log", b"two\n");
-    world.twin.put_behind("log", "theirs", Headers::default());
-    world.drained().await;
-    assert_eq!(world.bytes("log"), b"theirs");
-    let refused = world.refused();
-    let [(at, why)] = refused.as_slice() else {
-        panic!("one, not {refused:?}")
-    };
-    assert!(at.starts_with("log.conflict-"), "{at}");
-    assert!(why.contains("not in the cache"), "{why}");
-}
-
-#[tokio::test]
-async fn changed_metadata_is_set_on_what_a_stranger_wrote() {
-    let world = World::new();
-    world.twin.put_behind("a", "old", Headers::default());
-    world.chmod("a", 0o600);
-    world.twin.put_behind("a", "theirs", Headers::default());
-    world.drained().await;
-    assert_eq!(world.bytes("a"), b"theirs");
-    assert_eq!(world.metadata("a", "mode").as_deref(), Some("33152"));
-    assert_eq!(world.drain.status().conflicts, 1);
-}
-
-#[tokio::test]
-async fn a_removal_spares_what_a_stranger_wrote_since() {
-    let world = World::new();
-    world.twin.put_behind("a", "old", Headers::default());
-    world.set("a", Want::Gone, &[]);
-    world.twin.put_behind("a", "theirs", Headers::default());
-    world.drained().await;
-    assert_eq!(world.bytes("a"), b"theirs");
-    assert_eq!(world.drain.status().conflicts, 1);
-    let known = world.tree.known(&key("a")).unwrap();
-    assert_eq!(known.id, world.twin.object("a").unwrap().1.id);
 }
 
 #[tokio::test]
@@ -262,91 +184,6 @@ async fn a_server_that_refuses_if_match_is_asked_first_from_then_on() {
     world.twin.put_behind("a", "theirs", Headers::default());
     world.drained().await;
     assert_eq!(world.bytes("a"), b"theirs");
-}
-
-#[tokio::test]
-async fn a_server_without_guarded_deletes_is_asked_first() {
-    let world = World::new();
-    world.twin.put_behind("a", "old", Headers::default());
-    world.set("a", Want::Gone, &[]);
-    let lacks = StoreError::NotImplemented("If-Match".into());
-    world.fault.on(Op::Delete, 1, Kind::Before(lacks));
-    world.drained().await;
-    assert_eq!(world.twin.keys(), Vec::<String>::new());
-    assert!(!world.drain.status().caps.delete_if_match);
-    assert_eq!(world.count(Op::Head), 1);
-}
-
-#[tokio::test]
-async fn several_removals_are_one_request() {
-    let world = World::new();
-    for name in ["a", "b", "c"] {
-        world.twin.put_behind(name, "x", Headers::default());
-        world.set(name, Want::Gone, &[]);
-    }
-    world.drained().await;
-    assert_eq!(world.twin.keys(), Vec::<String>::new());
-    assert_eq!(world.count(Op::DeleteBatch), 1);
-    assert_eq!(world.count(Op::Delete), 0);
-}
-
-#[tokio::test]
-async fn removals_in_one_request_spare_what_a_stranger_wrote_since() {
-    let world = World::new();
-    for name in ["a", "b", "c"] {
-        world.twin.put_behind(name, "x", Headers::default());
-        world.set(name, Want::Gone, &[]);
-    }
-    world.twin.put_behind("b", "theirs", Headers::default());
-    world.twin.delete_behind("c");
-    world.drained().await;
-    assert_eq!(world.twin.keys(), ["b"]);
-    assert_eq!(world.bytes("b"), b"theirs");
-    assert_eq!(world.drain.status().conflicts, 1);
-    let known = world.tree.known(&key("b")).unwrap();
-    assert_eq!(known.id, world.twin.object("b").unwrap().1.id);
-    let asked = (world.count(Op::DeleteBatch), world.count(Op::Head));
-    assert_eq!(asked, (1, 1));
-}
-
-#[tokio::test]
-async fn where_a_batch_of_removals_is_refused_each_goes_guarded_by_itself() {
-    for refused in [
-        StoreError::NotImplemented("DeleteObjects".into()),
-        StoreError::Invalid("MalformedXML".into()),
-    ] {
-        let world = World::new();
-        for name in ["a", "b", "c"] {
-            world.twin.put_behind(name, "x", Headers::default());
-            world.set(name, Want::Gone, &[]);
-        }
-        world.twin.put_behind("b", "theirs", Headers::default());
-        world.fault.on(Op::DeleteBatch, 1, Kind::Before(refused));
-        let denied = StoreError::AccessDenied("not yours".into());
-        world.fault.on(Op::Delete, 3, Kind::Before(denied));
-        world.drained().await;
-        assert_eq!(world.twin.keys(), ["b", "c"]);
-        assert_eq!(world.bytes("b"), b"theirs");
-        assert_eq!(world.refused().len(), 1, "c");
-    }
-}
-
-#[tokio::test]
-async fn where_deletes_are_not_guarded_no_batch_goes_without_asking_first() {
-    let world = World::new();
-    world.twin.put_behind("old", "x", Headers::default());
-    world.set("old", Want::Gone, &[]);
-    let lacks = StoreError::NotImplemented("If-Match".into());
-    world.fault.on(Op::Delete, 1, Kind::Before(lacks));
-    world.drained().await;
-    for name in ["a", "b"] {
-        world.twin.put_behind(name, "x", Headers::default());
-        world.set(name, Want::Gone, &[]);
-    }
-    world.twin.put_behind("b", "theirs", Headers::default());
-    world.drained().await;
-    assert_eq!(world.twin.keys(), ["b"]);
-    assert_eq!(world.drain.status().caps.unguarded, 2, "old and a");
 }
 
 #[tokio::test]

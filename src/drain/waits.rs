@@ -6,6 +6,7 @@
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 
+use super::plan::is_marker_removal;
 use crate::tree::{Pending, PendingMap};
 use crate::types::{Base, ETag, Extents, FileNo, RelKey, Seq, Source, Want};
 
@@ -228,7 +229,8 @@ fn readers(pending: &PendingMap) -> Readers<'_> {
 fn turns(pending: &PendingMap) -> HashMap<&str, Vec<(Seq, &RelKey)>> {
     let mut all: HashMap<&str, Vec<_>> = HashMap::new();
     for (key, entry) in pending.in_order() {
-        if entry.dead.is_none() && !matches!(entry.want, Want::Open { .. }) {
+        let is_open = matches!(entry.want, Want::Open { .. });
+        if entry.dead.is_none() && !is_open && !is_marker_removal(key, entry) {
             let dir = all.entry(dir_of(key)).or_default();
             dir.push((entry.number, key));
         }

@@ -237,9 +237,129 @@ fn several_removals_travel_in_one_request_and_a_single_one_is_guarded() {
     scene.add("d/b", 2, Want::Gone, version("2"));
     scene.add("e/c", 3, Want::Gone, version("3"));
     scene.add("e/d", 4, Want::Gone, version("3")).begun = true;
-    assert_eq!(scene.jobs(), ["batch d/a d/b e/c"]);
+    assert_eq!(scene.jobs(), ["batch e/c d/b d/a"]);
     scene.rules.order = Order::None;
-    assert_eq!(scene.jobs(), ["remove e/d", "batch d/a d/b e/c"]);
+    assert_eq!(scene.jobs(), ["remove e/d", "batch e/c d/b d/a"]);
+}
+
+#[test]
+fn removals_that_come_while_others_are_in_flight_travel_together_afterwards() {
+    let mut scene = Scene::new();
+    scene.add("d/a", 1, Want::Gone, version("1"));
+    scene.in_flight("d/a", 1, false);
+    scene.busy.removing = true;
+    scene.add("e/b", 2, Want::Gone, version("1"));
+    scene.add("e/c", 3, Want::Gone, version("1"));
+    let plan = scene.plan_at(10);
+    assert_eq!((shown(&plan).len(), plan.drained), (0, false));
+    for i in 0..1200 {
+        scene.add(&format!("f/{i:04}"), i + 4, Want::Gone, version("1"));
+    }
+    assert_eq!(scene.plan_at(10).jobs.len(), 1, "a full one goes at once");
+    scene.busy = Busy::default();
+    scene.pending.truncate(3);
+    scene.pending.remove(0);
+    assert_eq!(scene.jobs(), ["batch e/c e/b"]);
+}
+
+#[test]
+fn a_directory_goes_behind_what_was_in_it_by_the_same_request() {
+    let mut scene = Scene::new();
+    scene.add("d/a", 1, Want::Gone, version("1"));
+    scene.add("d/e/b", 2, Want::Gone, version("2"));
+    scene.add("d/e/", 3, Want::Gone, version("3"));
+    scene.add("d/", 4, Want::Gone, version("4"));
+    assert_eq!(scene.jobs(), ["batch d/e/b d/e/ d/a d/"]);
+    // As a rename has it: all by one number.
+    for (_, entry) in &mut scene.pending {
+        entry.number = Seq(1);
+    }
+    assert_eq!(scene.jobs(), ["batch d/e/b d/e/ d/a d/"]);
+}
+
+#[test]
+fn a_directory_waits_for_what_is_in_it_and_nobody_waits_for_the_directory() {
+    let mut scene = Scene::new();
+    scene.add("d/a", 1, Want::Gone, version("1")).begun = true;
+    scene.add("d/", 2, Want::Gone, version("2"));
+    scene.add("b", 3, object(local(1, 9)), Base::Absent);
+    assert_eq!(scene.jobs(), ["remove d/a", "send b"]);
+    scene.in_flight("d/a", 1, false);
+    assert_eq!(scene.jobs(), ["send b"]);
+    let until = scene.start + Duration::from_secs(99);
+    scene.busy = Busy::default();
+    scene.busy.resting.insert(key("d/a"), until);
+    assert_eq!(scene.jobs(), ["send b"]);
+    scene.pending.remove(0);
+    assert_eq!(scene.jobs(), ["remove d/"]);
+    scene.busy.resting.insert(key("d/"), until);
+    let plan = scene.plan_at(10);
+    assert_eq!((shown(&plan), plan.drained), (vec!["send b".into()], false));
+    assert_eq!(plan.next, Some(until));
+}
+
+#[test]
+fn a_directory_does_not_wait_for_what_is_dead_held_or_open_in_it() {
+    let mut scene = Scene::new();
+    scene.add("d/", 1, Want::Gone, version("1"));
+    let dead = scene.add("d/dead", 2, Want::Gone, version("1"));
+    dead.dead = Some(Refusal::Denied("no".into()));
+    scene.add("d/h", 3, object(local(1, 9)), Base::Absent).held = true;
+    let attrs = Box::default();
+    scene.add("d/open", 4, Want::Open { attrs, file: None }, Base::Absent);
+    assert_eq!(scene.jobs(), ["remove d/"]);
+}
+
+#[test]
+fn a_directory_behind_what_is_parked_keeps_no_drain_from_ending() {
+    let mut scene = Scene::new();
+    let dead = scene.add("b", 1, object(remote("d/a", "1")), Base::Absent);
+    dead.dead = Some(Refusal::Denied("no".into()));
+    scene.add("d/a", 2, Want::Gone, version("1"));
+    scene.add("d/", 3, Want::Gone, version("2"));
+    let plan = scene.plan_at(10);
+    assert_eq!((shown(&plan).len(), plan.drained), (0, true));
+}
+
+#[test]
+fn who_takes_a_directorys_attributes_along_goes_before_it_and_is_not_held_back_by_it() {
+    let mut scene = Scene::new();
+    scene.add("d/", 1, Want::Gone, version("1"));
+    scene.add("e/", 2, object(remote("d/", "1")), Base::Absent);
+    assert_eq!(scene.jobs(), ["send e/"]);
+    scene.pending.pop();
+    assert_eq!(scene.jobs(), ["remove d/"]);
+}
+
+#[test]
+fn a_flat_directory_is_removed_by_as_few_requests_as_its_keys_need() {
+    for (files, requests) in [(999, 1), (1000, 2), (1500, 2), (2500, 3)] {
+        let mut scene = Scene::new();
+        for i in 0..files {
+            scene.add(&format!("d/{i:04}"), i, Want::Gone, version("1"));
+        }
+        scene.add("d/", files, Want::Gone, version("1"));
+        let mut sent = 0;
+        while !scene.pending.is_empty() {
+            let jobs = scene.plan_at(10).jobs;
+            sent += jobs.len();
+            // All that goes now is in flight together, and more is planned meanwhile.
+            for (at, number) in jobs.iter().flat_map(Job::keys) {
+                scene.in_flight(at.as_str(), number.0, false);
+            }
+            scene.busy.jobs = sent;
+            scene.busy.removing = !jobs.is_empty();
+            if jobs.is_empty() {
+                let busy = std::mem::take(&mut scene.busy);
+                assert!(!busy.keys.is_empty(), "stuck");
+                scene
+                    .pending
+                    .retain(|(key, _)| !busy.keys.contains_key(key));
+                scene.rules.concurrency = sent + 4;
+            }
+        }
+        assert_eq!(sent, requests, "{files} files");
+    }
 }
 
 #[test]

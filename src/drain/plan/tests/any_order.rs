@@ -40,9 +40,9 @@ impl Content {
     }
 }
 
-/// Every key of the model: two directories.
+/// Every key of the model: two directories, one with a marker.
 fn keys() -> Vec<RelKey> {
-    ["a", "b", "c", "d/a", "d/b"].map(key).to_vec()
+    ["a", "b", "c", "d/", "d/a", "d/b"].map(key).to_vec()
 }
 
 #[derive(Clone, Debug)]
@@ -116,7 +116,7 @@ impl World {
             order,
             start: Instant::now(),
         };
-        for key in ["a", "b", "d/a"].map(key) {
+        for key in ["a", "b", "d/", "d/a"].map(key) {
             let start = world.number() << 20;
             world.publish(&key, Content(vec![(start, 300)]));
         }
@@ -224,6 +224,7 @@ impl World {
     fn plan(&self) -> Plan {
         let mut busy = Busy {
             jobs: self.flying.len(),
+            removing: self.flying.iter().any(Job::is_removal),
             ..Busy::default()
         };
         for key in &self.resting {
@@ -249,6 +250,7 @@ impl World {
 
     fn begin(&mut self, job: Job) {
         self.assert_turn(&job);
+        self.assert_marker(&job);
         for (key, number) in job.keys() {
             let is_taken = |other: &Job| other.keys().iter().any(|(other, _)| *other == key);
             assert!(!self.flying.iter().any(is_taken), "two jobs at {key}");
@@ -274,11 +276,28 @@ impl World {
         }
         let mine = job.keys();
         for (key, number) in &mine {
+            if is_marker_removal(key, &self.pending[key]) {
+                continue;
+            }
             for (other, entry) in &self.pending {
                 let is_earlier = entry.number < *number && dir_of(other) == dir_of(key);
                 let is_mine = mine.iter().any(|(key, _)| key == other);
-                let is_passed = is_earlier && !is_mine && !is_nothing(entry);
+                let has_turn = !is_nothing(entry) && !is_marker_removal(other, entry);
+                let is_passed = is_earlier && !is_mine && has_turn;
                 assert!(!is_passed, "{key} passes {other}");
+            }
+        }
+    }
+
+    /// A marker goes when all below it is settled, or behind all of it in the same request.
+    fn assert_marker(&self, job: &Job) {
+        let keys: Vec<_> = job.keys().into_iter().map(|(key, _)| key).collect();
+        assert!(keys.is_sorted_by(|one, other| one > other), "{keys:?}");
+        for dir in keys.iter().filter(|key| key.is_dir()) {
+            if job.is_removal() {
+                let below = self.pending.keys().filter(|key| *key != dir);
+                let mut below = below.filter(|key| key.as_str().starts_with(dir.as_str()));
+                assert!(below.all(|key| keys.contains(key)), "{dir} goes too soon");
             }
         }
     }
