@@ -6,7 +6,7 @@ use crate::log::Change;
 use crate::tree::{Content, Node, Seen};
 use crate::types::{Attrs, Kind, RelKey, RelPath, Seq, Time, Want};
 
-use super::file::Shown;
+use super::file::{OpenFile, Shown};
 use super::inode::ROOT;
 use super::names::{allowed, as_generation, here};
 use super::{Fh, Fs, FsError, Ino, Result, SetAttr, SetTime, Stat, clock};
@@ -62,18 +62,22 @@ impl Fs {
             && let Some(draft) = &mut file.inner.lock().draft
         {
             edit(&mut draft.attrs);
-            draft.epoch += 1;
         }
         let Some(path) = self.names.lock().path(ino) else {
+            if let Some(file) = &file
+                && let Some((node, _)) = &mut file.inner.lock().orphan
+            {
+                edit(node.attrs.get_or_insert_default());
+            }
             return Ok(());
         };
         self.look(&path).await?;
-        let seq = {
+        let (path, seq) = {
             let table = self.names.lock();
             let Some(path) = table.path(ino) else {
                 return Ok(());
             };
-            self.tree.change::<FsError>(|view| {
+            let seq = self.tree.change::<FsError>(|view| {
                 let node = here(view, &path)?;
                 allowed(view, &path)?;
                 Ok((
@@ -85,12 +89,11 @@ impl Fs {
                     )],
                     vec![],
                 ))
-            })?
+            })?;
+            (path, seq)
         };
         if let Some(file) = &file {
-            let is_held = file.inner.lock().writers > 0;
-            self.tree.hold(&path, is_held);
-            self.shows_own(file, seq);
+            self.carried(file, &path, seq);
         }
         Ok(self.log.flushed(seq).await?)
     }
@@ -107,25 +110,28 @@ impl Fs {
         let open = self.names.lock().open_file(ino);
         let Some(open) = open else { return shown };
         let inner = open.inner.lock();
-        match &inner.draft {
-            Some(draft) => Stat {
+        match (&inner.draft, &inner.shown) {
+            (Some(draft), _) => Stat {
                 size: draft.len,
                 ..self.shown(ino, node, Some(&draft.attrs))
             },
-            None => shown,
+            // Its handles read on what they had when they were opened.
+            (None, Some(Shown::Foreign(_, size))) if inner.differs(node) => Stat {
+                size: *size,
+                ..shown
+            },
+            (None, _) => shown,
         }
     }
 
-    /// Our own change `seq` is what an open file shows from now on; the kernel's pages stay right.
-    pub(super) fn shows_own(&self, file: &super::file::OpenFile, seq: Seq) {
+    /// Our own change `seq` of its name or attributes is what an open file, now at `path`, shows.
+    pub(super) fn carried(&self, file: &OpenFile, path: &RelPath, seq: Seq) {
         let mut inner = file.inner.lock();
-        let inner = &mut *inner;
-        if inner.pages.is_some() && inner.pages == inner.shown {
-            inner.pages = Some(Shown::Own(seq));
-        }
         if inner.shown.is_some() {
-            inner.shown = Some(Shown::Own(seq));
+            inner.shows(seq);
         }
+        let is_held = inner.writers > 0;
+        self.tree.hold(path, is_held);
     }
 
     fn shown(&self, ino: Ino, node: &Node, attrs: Option<&Attrs>) -> Stat {
@@ -152,24 +158,27 @@ impl Fs {
         }
     }
 
-    fn orphan_stat(&self, ino: Ino) -> Result<Stat> {
+    pub(super) fn orphan_stat(&self, ino: Ino) -> Result<Stat> {
         let open = self.names.lock().open_file(ino).ok_or(FsError::NotFound)?;
         let inner = open.inner.lock();
-        let mut node = match (&inner.orphan, &inner.shown) {
-            (Some((node, _)), _) => node.clone(),
-            (None, Some(Shown::Foreign(id, size))) => Node {
+        let node = match (&inner.draft, &inner.orphan, &inner.shown) {
+            (Some(draft), _, _) => Node {
+                kind: Kind::File,
+                len: draft.len,
+                attrs: Some(draft.attrs.clone()),
+                modified: None,
+                content: Content::None,
+            },
+            (None, Some((node, _)), _) => node.clone(),
+            (None, None, Some(Shown::Foreign(id, size))) => Node {
                 kind: Kind::File,
                 len: *size,
                 attrs: None,
                 modified: None,
                 content: Content::Remote(id.clone(), None),
             },
-            (None, _) => return Err(FsError::Stale),
+            (None, None, _) => return Err(FsError::Stale),
         };
-        if let Some(draft) = &inner.draft {
-            node.len = draft.len;
-            node.attrs = Some(draft.attrs.clone());
-        }
         let attrs = node.attrs.clone();
         Ok(Stat {
             nlink: 0,

@@ -134,5 +134,5 @@ impl Fs {
 }
 
 /// What a listing without attributes shows for a name that the kernel has not looked up: any
-/// number that is none of ours.
-const UNNUMBERED: Ino = Ino(u64::MAX);
+/// number that says nothing (this one by custom; a larger one fails in 32-bit programs).
+const UNNUMBERED: Ino = Ino(0xffff_ffff);

@@ -91,6 +91,19 @@ impl Draft {
         Ok(())
     }
 
+    /// Bytes of the base that are in no file that stays.
+    pub(super) fn keep_small(&mut self, at: u64, bytes: &[u8]) {
+        self.extents.put(Extent {
+            at,
+            len: bytes.len() as u64,
+            from: Source::Local {
+                file: FileNo::INLINE,
+                offset: self.buffer.len() as u64,
+            },
+        });
+        self.buffer.extend_from_slice(bytes);
+    }
+
     /// Makes the file `len` bytes long; new bytes are zeros.
     pub(super) fn truncate(&mut self, len: u64) {
         self.epoch += 1;

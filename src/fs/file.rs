@@ -59,12 +59,36 @@ pub(super) struct Inner {
     pub(super) draft: Option<Draft>,
     pub(super) writer: Option<Writer>,
     pub(super) shown: Option<Shown>,
+    /// The last generation made of it: whoever finds nothing left to seal waits for its flush.
+    pub(super) sealed: Option<Seq>,
     /// The content when its name was removed or replaced.
     pub(super) orphan: Option<(Node, Pin)>,
     /// What the kernel's pages were made from.
     pub(super) pages: Option<Shown>,
     /// The disk failed to take this file's bytes: nothing of it is acknowledged any more.
     pub(super) poisoned: Option<i32>,
+}
+
+impl Inner {
+    /// Whether it is being changed here: then it keeps its name and content, whatever the bucket
+    /// holds meanwhile (its upload will find out).
+    pub(super) fn is_ours(&self) -> bool {
+        self.draft.is_some() || self.writers > 0
+    }
+
+    /// Whether `node`, at its name now, is another content than the one it shows.
+    pub(super) fn differs(&self, node: &Node) -> bool {
+        let shown = self.shown.as_ref();
+        self.handles > 0 && shown.is_some_and(|shown| !shown.continues_as(node))
+    }
+
+    /// Our own change `seq` is what it shows from now on; the kernel's pages stay right.
+    pub(super) fn shows(&mut self, seq: Seq) {
+        if self.pages.is_some() && self.pages == self.shown {
+            self.pages = Some(Shown::Own(seq));
+        }
+        self.shown = Some(Shown::Own(seq));
+    }
 }
 
 /// An open file.
@@ -82,5 +106,22 @@ impl OpenFile {
             inner: Mutex::default(),
             seal: Arc::new(Semaphore::new(1)),
         }
+    }
+
+    /// One that its creator, who may write, has open.
+    pub(super) fn created(ino: Ino, draft: Draft, seq: Seq) -> Arc<Self> {
+        let shown = Some(Shown::Own(seq));
+        let inner = Inner {
+            handles: 1,
+            writers: 1,
+            draft: Some(draft),
+            pages: shown.clone(),
+            shown,
+            ..Inner::default()
+        };
+        Arc::new(Self {
+            inner: Mutex::new(inner),
+            ..Self::new(ino)
+        })
     }
 }

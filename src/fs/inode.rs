@@ -178,6 +178,19 @@ impl Table {
         self.nodes.get(&ino)?.open.as_ref().map(Arc::clone)
     }
 
+    /// What the handles of the inode at a name share, if it is open.
+    pub(super) fn open_at(&self, parent: Ino, name: &Name) -> Option<Arc<OpenFile>> {
+        self.open_file(self.peek(parent, name)?)
+    }
+
+    /// Takes its name from an inode.
+    pub(super) fn part(&mut self, ino: Ino) {
+        let edge = self.nodes.get(&ino).and_then(|node| node.edge.clone());
+        if let Some((parent, name)) = edge {
+            self.detach(parent, &name);
+        }
+    }
+
     /// As `open_file`, made if there is none.
     pub(super) fn open_or_new(&mut self, ino: Ino) -> Option<Arc<OpenFile>> {
         let node = self.nodes.get_mut(&ino)?;
@@ -193,15 +206,6 @@ impl Table {
             return false;
         };
         Arc::ptr_eq(node.open.get_or_insert_with(|| Arc::clone(open)), open)
-    }
-
-    /// The number of a path, if the kernel knows all of it.
-    pub(super) fn find(&self, path: &RelPath) -> Option<Ino> {
-        let parent = match path.parent() {
-            None => return Some(ROOT),
-            Some(parent) => self.find(&parent)?,
-        };
-        self.peek(parent, &path.name()?)
     }
 
     /// The last handle is gone.

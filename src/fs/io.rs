@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use bytes::{Bytes, BytesMut};
 
 use crate::read::{ReadError, Window};
-use crate::tree::{Content, Node, Seen};
-use crate::types::{Base, Extent, Extents, FileNo, RelKey, Source};
+use crate::tree::{Content, Node, Pin, Seen};
+use crate::types::{Attrs, Base, Extents, FileNo, RelKey, Source};
 
-use super::draft::{Draft, INLINE_MAX};
+use super::draft::Draft;
 use super::file::{Inner, OpenFile, Shown};
 use super::open::draft_attrs;
 use super::{Fh, Fs, FsError, Ino, Result, clock};
@@ -20,6 +20,8 @@ const FILE_MAX: u64 = 10_000 * (5 << 30);
 const BUFFERED_MAX: usize = 4 << 20;
 /// What one copy_file_range does at most (its answer is 32 bits).
 const COPY_MAX: u64 = 1 << 30;
+/// How often something is looked at again that changed under the look.
+const TRIES: usize = 8;
 
 /// What a read is made of, taken at one moment.
 struct Stretch {
@@ -42,7 +44,7 @@ impl Fs {
         let mut last = ReadError::Disk(libc::EIO);
         // Between the look and the read S3 may have acknowledged the bytes and the spool let go of
         // them: then they are looked up again, and found in the cache.
-        for _ in 0..3 {
+        for _ in 0..TRIES {
             let content = self.content(&handle.file, offset, size)?;
             match self
                 .read_content(&content, offset, size, &handle.window)
@@ -86,20 +88,34 @@ impl Fs {
         if size > FILE_MAX {
             return Err(FsError::TooBig);
         }
-        let file = self.borrow(ino, fh).await?;
-        self.edit(&file, move |_, inner| {
+        if let Some(fh) = fh {
+            return self.cut(&self.handles.file(fh)?.file, size).await;
+        }
+        let path = self.names.lock().path(ino);
+        if let Some(path) = path {
+            self.look(&path).await?;
+        }
+        let (file, _) = self.enter(ino, true)?;
+        let fs = Arc::clone(self);
+        // To its end, also if whoever asked goes away: what was entered is to be left.
+        let done = tokio::spawn(async move {
+            let cut = fs.cut(&file, size).await;
+            let left = fs.leave(file, true).await;
+            cut.and(left)
+        });
+        done.await.map_err(|_| FsError::Disk(libc::EIO))?
+    }
+
+    /// Makes an open file `size` bytes long.
+    pub(super) async fn cut(self: &Arc<Self>, file: &Arc<OpenFile>, size: u64) -> Result<()> {
+        self.edit(file, move |_, inner| {
             if let Some(draft) = &mut inner.draft {
                 draft.truncate(size);
                 draft.attrs.mtime = Some(clock());
             }
             Ok(())
         })
-        .await?;
-        if fh.is_none() {
-            self.seal(&file, false).await?;
-            self.give_back(ino, &file);
-        }
-        Ok(())
+        .await
     }
 
     /// Allocates, or makes a hole.
@@ -152,25 +168,44 @@ impl Fs {
     ) -> Result<u32> {
         let source = self.handles.file(from.0)?.file;
         let target = self.handles.file(to.0)?.file;
-        self.seal(&source, false).await?;
-        let whole = usize::try_from(len.min(COPY_MAX)).map_err(|_| FsError::Invalid)?;
-        let content = self.content(&source, from.1, whole)?;
-        let end = content.len.min(from.1 + whole as u64);
+        let len = len.min(COPY_MAX);
+        let end = from.1.checked_add(len).ok_or(FsError::Invalid)?;
+        if Arc::ptr_eq(&source, &target) && from.1 < to.1.saturating_add(len) && to.1 < end {
+            return Err(FsError::Invalid);
+        }
+        let whole = self.sealed_content(&source).await?;
+        let end = end.min(whole.len);
         let len = end.saturating_sub(from.1);
         if len == 0 {
             return Ok(0);
         }
-        if Arc::ptr_eq(&source, &target) && from.1 < to.1 + len && to.1 < end {
-            return Err(FsError::Invalid);
+        if to.1.checked_add(len).is_none_or(|end| end > FILE_MAX) {
+            return Err(FsError::TooBig);
         }
-        let extents = content.extents.slice(from.1, end);
-        let pin = self.tree.pin(&extents);
-        self.edit(&target, move |fs, inner| {
-            fs.splice(inner, to.1, len, &extents)
-        })
-        .await?;
-        drop(pin);
+        let piece = whole.slice(from.1, end);
+        self.edit(&target, move |fs, inner| fs.splice(inner, to.1, len, piece))
+            .await?;
         u32::try_from(len).map_err(|_| FsError::Invalid)
+    }
+
+    /// All that a file is made of, sealed. `NotSupported` (the kernel copies bytes then) for what
+    /// cannot be, as it has no name, and for what changes all the time.
+    async fn sealed_content(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<Kept> {
+        for _ in 0..TRIES {
+            self.seal(file).await?;
+            let (fs, file) = (Arc::clone(self), Arc::clone(file));
+            let kept = tokio::task::spawn_blocking(move || {
+                let inner = file.inner.lock();
+                match inner.draft {
+                    Some(_) => Ok(None),
+                    None => fs.keep(file.ino, &inner).map(Some),
+                }
+            });
+            if let Some(kept) = kept.await.map_err(|_| FsError::Disk(libc::EIO))?? {
+                return Ok(kept);
+            }
+        }
+        Err(FsError::NotSupported)
     }
 
     /// `SEEK_DATA` and `SEEK_HOLE` (the kernel does the others).
@@ -178,19 +213,28 @@ impl Fs {
     /// # Errors
     /// `NoSuchOffset` behind the end, `Invalid`.
     pub async fn lseek(&self, _ino: Ino, fh: Fh, offset: i64, whence: i32) -> Result<i64> {
-        let handle = self.handles.file(fh)?;
-        let content = self.content(&handle.file, 0, usize::MAX)?;
+        let file = self.handles.file(fh)?.file;
         let at = u64::try_from(offset).map_err(|_| FsError::NoSuchOffset)?;
-        if at >= content.len {
+        let (extents, len) = {
+            let inner = file.inner.lock();
+            match &inner.draft {
+                Some(draft) => (draft.extents.clone(), draft.len),
+                None => {
+                    let node = self.clean_node(file.ino, &inner)?;
+                    (node.extents(), node.len)
+                }
+            }
+        };
+        if at >= len {
             return Err(FsError::NoSuchOffset);
         }
-        let mut pieces = content.extents.cover(at, content.len).into_iter();
+        let mut pieces = extents.cover(at, len).into_iter();
         let found = match whence {
             libc::SEEK_DATA => pieces.find_map(|piece| piece.ok().map(|extent| extent.at)),
             libc::SEEK_HOLE => Some(
                 pieces
                     .find_map(|p| p.err().map(|gap| gap.start))
-                    .unwrap_or(content.len),
+                    .unwrap_or(len),
             ),
             _ => return Err(FsError::Invalid),
         };
@@ -326,40 +370,63 @@ impl Fs {
         done.await.map_err(|_| FsError::Disk(libc::EIO))?
     }
 
-    /// A draft over what the file shows. What lies in a segment of the log is taken into memory:
-    /// segments go, data files are pinned.
+    /// A draft over what the file shows.
     fn begin(&self, ino: Ino, inner: &Inner) -> Result<Draft> {
-        let node = self.clean_node(ino, inner)?;
+        let kept = self.keep(ino, inner)?;
         let path = self.names.lock().path(ino);
         let base = match (&inner.shown, path) {
             (Some(Shown::Foreign(id, _)), _) => Base::Version(id.etag.clone()),
             (_, Some(path)) => self.tree.view(|view| view.base(&RelKey::file(&path))),
             (_, None) => Base::Absent,
         };
-        let extents = node.extents();
-        let pin = self.tree.pin(&extents);
-        let spool = self.log.spool();
-        let mut draft = Draft::new(Extents::default(), node.len, draft_attrs(&node), base);
-        for extent in extents.iter() {
-            match extent.from {
-                Source::Local { file, offset } if spool.is_segment(file) => {
-                    let len = usize::try_from(extent.len).map_err(|_| FsError::TooBig)?;
-                    let bytes = spool.read_at(file, offset, len)?;
-                    let from = Source::Local {
-                        file: FileNo::INLINE,
-                        offset: draft.buffer.len() as u64,
-                    };
-                    draft.buffer.extend_from_slice(&bytes);
-                    draft.extents.put(Extent {
-                        from,
-                        ..extent.clone()
-                    });
-                }
-                Source::Local { .. } | Source::Remote { .. } => draft.extents.put(extent.clone()),
-            }
+        let mut draft = Draft::new(kept.extents, kept.len, kept.attrs, base);
+        for (at, bytes) in &kept.small {
+            draft.keep_small(*at, bytes);
         }
-        draft.pins.push(pin);
+        draft.pins.push(kept.pin);
         Ok(draft)
+    }
+
+    /// What the file shows, so that it stays: data files are pinned; what lies in a segment of the
+    /// log, which may go, is taken into memory. Blocking.
+    fn keep(&self, ino: Ino, inner: &Inner) -> Result<Kept> {
+        let spool = self.log.spool();
+        let mut last = FsError::Disk(libc::EIO);
+        for _ in 0..TRIES {
+            let node = self.clean_node(ino, inner)?;
+            let all = node.extents();
+            let pin = self.tree.pin(&all);
+            let (mut extents, mut small) = (Extents::default(), Vec::new());
+            let mut failed = None;
+            for extent in all.iter() {
+                match extent.from {
+                    Source::Local { file, offset } if spool.is_segment(file) => {
+                        let len = usize::try_from(extent.len).map_err(|_| FsError::TooBig)?;
+                        match spool.read_at(file, offset, len) {
+                            Ok(bytes) => small.push((extent.at, bytes)),
+                            Err(error) => failed = Some(error),
+                        }
+                    }
+                    Source::Local { .. } | Source::Remote { .. } => extents.put(extent.clone()),
+                }
+            }
+            // Before they were pinned S3 may have acknowledged the bytes, or the log was compacted,
+            // and their files were let go: then it is something else now.
+            if self.clean_node(ino, inner)?.extents() == all {
+                if let Some(error) = failed {
+                    return Err(error.into());
+                }
+                return Ok(Kept {
+                    extents,
+                    len: node.len,
+                    attrs: draft_attrs(&node),
+                    small,
+                    pin,
+                });
+            }
+            last = failed.map_or(last, FsError::from);
+        }
+        Err(last)
     }
 
     fn write_draft(&self, inner: &mut Inner, offset: u64, data: &[u8]) -> Result<()> {
@@ -385,47 +452,48 @@ impl Fs {
         Ok(done?)
     }
 
-    /// Lets bytes of another file stand in this one. Small ones in a segment are copied.
-    fn splice(&self, inner: &mut Inner, at: u64, len: u64, extents: &Extents) -> Result<()> {
-        let spool = self.log.spool();
+    /// Lets bytes of another file stand in this one. Small ones are copied.
+    fn splice(&self, inner: &mut Inner, at: u64, len: u64, piece: Kept) -> Result<()> {
         let Some(draft) = &mut inner.draft else {
             return Ok(());
         };
-        draft.splice(at, len, extents);
-        draft.pins.push(self.tree.pin(extents));
+        draft.splice(at, len, &piece.extents);
         draft.attrs.mtime = Some(clock());
-        for extent in extents.iter() {
-            let Source::Local { file, offset } = extent.from else {
-                continue;
-            };
-            if spool.is_segment(file) {
-                debug_assert!(extent.len <= INLINE_MAX as u64, "a record's bytes are few");
-                let len = usize::try_from(extent.len).map_err(|_| FsError::TooBig)?;
-                let bytes = spool.read_at(file, offset, len)?;
-                self.write_draft(inner, at + extent.at, &bytes)?;
-            }
+        if !draft.pins.iter().any(|pin| pin.covers(&piece.pin)) {
+            draft.pins.push(piece.pin);
+        }
+        for (place, bytes) in &piece.small {
+            self.write_draft(inner, at + place, bytes)?;
         }
         Ok(())
     }
+}
 
-    /// The open file that a truncate works on: a handle's, or one opened for its sake.
-    async fn borrow(self: &Arc<Self>, ino: Ino, fh: Option<Fh>) -> Result<Arc<OpenFile>> {
-        if let Some(fh) = fh {
-            return Ok(self.handles.file(fh)?.file);
-        }
-        let path = self.names.lock().path(ino);
-        if let Some(path) = path {
-            self.look(&path).await?;
-        }
-        self.names.lock().open_or_new(ino).ok_or(FsError::NotFound)
-    }
+/// A content that stays as it is while this lives.
+struct Kept {
+    /// Over the bucket's versions and pinned data files.
+    extents: Extents,
+    len: u64,
+    attrs: Attrs,
+    /// Bytes that are in no file that stays, by their place.
+    small: Vec<(u64, Bytes)>,
+    pin: Pin,
+}
 
-    fn give_back(&self, ino: Ino, file: &OpenFile) {
-        let mut inner = file.inner.lock();
-        if inner.handles == 0 && inner.draft.is_none() {
-            inner.writer = None;
-            inner.shown = None;
-            self.names.lock().closed(ino);
+impl Kept {
+    /// The part from `start` to `end`, which begins at 0.
+    fn slice(self, start: u64, end: u64) -> Self {
+        let within = |(at, bytes): (u64, Bytes)| {
+            let (from, to) = (at.max(start), (at + bytes.len() as u64).min(end));
+            let range = usize::try_from(from.checked_sub(at)?).ok()?
+                ..usize::try_from(to.checked_sub(at)?).ok()?;
+            (from < to).then(|| (from - start, bytes.slice(range)))
+        };
+        Self {
+            extents: self.extents.slice(start, end),
+            len: end - start,
+            small: self.small.into_iter().filter_map(within).collect(),
+            ..self
         }
     }
 }

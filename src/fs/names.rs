@@ -6,11 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::log::{Change, Refusal};
-use crate::tree::{Content, Freshness, Node, Seen, View};
+use crate::tree::{Content, Freshness, Node, Pin, Seen, View};
 use crate::types::{
-    Attrs, Extent, Extents, FileNo, Generation, Kind, Name, RelKey, RelPath, Seq, Source, Want,
+    Attrs, Extent, Extents, FileNo, Generation, Kind, Name, NameError, RelKey, RelPath, Seq,
+    Source, Want,
 };
 
+use super::file::Inner;
 use super::inode::Table;
 use super::learn::Learnt;
 use super::{Caller, Fs, FsError, Ino, Result, Stat, clock};
@@ -21,12 +23,25 @@ impl Fs {
     /// # Errors
     /// `NotFound`, also while the bucket is silent about a name that was never asked for.
     pub async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Stat> {
-        let name = Name::from_bytes(name).map_err(|_| FsError::NotFound)?;
+        let name = Name::from_bytes(name).map_err(|error| match error {
+            NameError::TooLong => FsError::NameTooLong,
+            NameError::Invalid | NameError::NotUtf8 => FsError::NotFound,
+        })?;
         match self.see(parent, &name).await?.1 {
-            Seen::Here(node, _) => self.part_ways(parent, &name, &node),
-            Seen::NotHere(_) | Seen::Unknown => return Err(FsError::NotFound),
+            Seen::Here(..) => self.part_ways(parent, &name),
+            Seen::NotHere(_) | Seen::Unknown => return self.found_ours(parent, &name),
         }
         self.found(parent, &name)
+    }
+
+    /// What is being changed here keeps its name, even if its object was removed elsewhere.
+    fn found_ours(&self, parent: Ino, name: &Name) -> Result<Stat> {
+        let ino = self.locked(parent, name, |table, inner| {
+            inner.filter(|inner| inner.is_ours())?;
+            Some(table.intern(parent, name, Kind::File))
+        });
+        let stat = self.orphan_stat(ino.ok_or(FsError::NotFound)?)?;
+        Ok(Stat { nlink: 1, ..stat })
     }
 
     /// Makes a directory.
@@ -134,10 +149,10 @@ impl Fs {
         self.must_be_writable()?;
         let name = Name::from_bytes(name)?;
         self.see(parent, &name).await?;
-        let (orphan, seq) = {
-            let mut table = self.names.lock();
-            let path = child(&table, parent, &name)?;
+        let seq = self.locked(parent, &name, |table, inner| {
+            let path = child(table, parent, &name)?;
             let key = RelKey::file(&path);
+            let pin = inner.is_some().then(|| self.pinned(&path));
             let mut removed = None;
             let seq = self.tree.change::<FsError>(|view| {
                 let node = here(view, &path)?;
@@ -156,11 +171,12 @@ impl Fs {
                     Vec::new(),
                 ))
             })?;
-            (table.detach(parent, &name).zip(removed), seq)
-        };
-        if let Some((ino, node)) = orphan {
-            self.orphan(ino, node);
-        }
+            if let Some(inner) = inner {
+                inner.orphan = removed.zip(pin);
+            }
+            table.detach(parent, &name);
+            Ok::<_, FsError>(seq)
+        })?;
         Ok(self.log.flushed(seq).await?)
     }
 
@@ -261,34 +277,47 @@ impl Fs {
         Ok(self.stat(ino, &path, &node))
     }
 
-    /// Takes the name from an open inode that shows another foreign version than `node`.
-    pub(super) fn part_ways(&self, parent: Ino, name: &Name, node: &Node) {
-        let file = {
-            let table = self.names.lock();
-            table
-                .peek(parent, name)
-                .and_then(|ino| table.open_file(ino))
-        };
-        let Some(file) = file else { return };
-        let continues = file
-            .inner
-            .lock()
-            .shown
-            .as_ref()
-            .is_none_or(|shown| shown.continues_as(node));
-        if !continues {
-            self.names.lock().detach(parent, name);
+    /// Takes the name from an inode that readers have open with another foreign version than what
+    /// is there now.
+    fn part_ways(&self, parent: Ino, name: &Name) {
+        self.locked(parent, name, |table, inner| {
+            let path = child(table, parent, name);
+            if let (Some(inner), Ok(path)) = (inner, path)
+                && !inner.is_ours()
+                && let Seen::Here(node, _) = self.tree.view(|view| view.lookup(&path))
+                && inner.differs(&node)
+            {
+                table.detach(parent, name);
+            }
+        });
+    }
+
+    /// Does something to a name while nobody else can to it or to the open file it has.
+    pub(super) fn locked<T>(
+        &self,
+        parent: Ino,
+        name: &Name,
+        work: impl FnOnce(&mut Table, Option<&mut Inner>) -> T,
+    ) -> T {
+        loop {
+            let file = self.names.lock().open_at(parent, name);
+            let mut inner = file.as_ref().map(|file| file.inner.lock());
+            let mut table = self.names.lock();
+            let now = table.open_at(parent, name);
+            if now.as_ref().map(Arc::as_ptr) == file.as_ref().map(Arc::as_ptr) {
+                return work(&mut table, inner.as_deref_mut());
+            }
         }
     }
 
-    /// The content of an open inode whose name is gone stays readable through its handles.
-    pub(super) fn orphan(&self, ino: Ino, node: Node) {
-        let Some(file) = self.names.lock().open_file(ino) else {
-            return;
+    /// Keeps the data files of what is at a path, for handles that outlive its name. (Before the
+    /// name goes: with it goes what keeps them.)
+    pub(super) fn pinned(&self, path: &RelPath) -> Pin {
+        let extents = match self.tree.view(|view| view.lookup(path)) {
+            Seen::Here(node, _) => node.extents(),
+            Seen::NotHere(_) | Seen::Unknown => Extents::default(),
         };
-        let pin = self.tree.pin(&node.extents());
-        let mut inner = file.inner.lock();
-        inner.orphan = Some((node, pin));
+        self.tree.pin(&extents)
     }
 
     /// Attributes of a new file.

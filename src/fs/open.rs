@@ -9,6 +9,7 @@ use crate::types::{Attrs, Base, Extents, Kind, Name, RelKey, RelPath, Want};
 use super::draft::Draft;
 use super::file::{Inner, OpenFile, Shown};
 use super::handle::FileHandle;
+use super::inode::Table;
 use super::names::{allowed, child, here};
 use super::{Caller, Fh, Fs, FsError, Ino, Opened, Result, Stat, clock};
 
@@ -23,28 +24,27 @@ impl Fs {
         if may_write || flags & libc::O_TRUNC != 0 {
             self.must_be_writable()?;
         }
-        let Some(path) = self.names.lock().path(ino) else {
-            return self.open_orphan(ino, flags, caller);
-        };
-        let Seen::Here(node, _) = self.look(&path).await? else {
-            return Err(FsError::NotFound);
-        };
-        if node.kind == Kind::Dir {
-            return Err(FsError::IsDir);
+        let path = self.names.lock().path(ino);
+        if let Some(path) = path {
+            self.learn_for_open(&path, may_write).await?;
         }
+        let (file, keep_cache) = self.enter(ino, may_write)?;
+        self.hand_out(&file, (flags, may_write), caller, keep_cache)
+            .await
+    }
+
+    async fn learn_for_open(&self, path: &RelPath, may_write: bool) -> Result<()> {
+        let Seen::Here(node, _) = self.look(path).await? else {
+            return Ok(());
+        };
         if may_write {
-            self.tree.view(|view| allowed(view, &path))?;
+            self.tree.view(|view| allowed(view, path))?;
         }
-        if node.len == 0 && node.attrs.is_none() {
+        if node.kind != Kind::Dir && node.len == 0 && node.attrs.is_none() {
             // A read would bring the attributes along; of an empty object nothing is read.
-            self.learner.head(&RelKey::file(&path)).await;
+            self.learner.head(&RelKey::file(path)).await;
         }
-        let (file, keep_cache) = self.enter(ino, &path, &node, may_write)?;
-        let opened = self.hand_out(&file, may_write, caller, keep_cache)?;
-        if flags & libc::O_TRUNC != 0 {
-            self.truncate(ino, 0, Some(opened.fh)).await?;
-        }
-        Ok(opened)
+        Ok(())
     }
 
     /// Creates a file and opens it. The name is visible at once, durable with the first flush.
@@ -61,17 +61,54 @@ impl Fs {
     ) -> Result<(Stat, Opened)> {
         self.must_be_writable()?;
         let name = Name::from_bytes(name)?;
-        if let Seen::Here(..) = self.see(parent, &name).await?.1 {
-            if flags & libc::O_EXCL != 0 {
-                return Err(FsError::Exists);
-            }
-            let stat = self.lookup(parent, name.as_str().as_bytes()).await?;
-            return Ok((stat, self.open(stat.ino, flags, caller).await?));
+        let is_there = matches!(self.see(parent, &name).await?.1, Seen::Here(..));
+        if is_there && flags & libc::O_EXCL != 0 {
+            return Err(FsError::Exists);
         }
-        let attrs = self.file_attrs(&name, mode, caller);
-        let (ino, file, stat) = {
-            let mut table = self.names.lock();
-            let path = child(&table, parent, &name)?;
+        let made = if is_there {
+            None
+        } else {
+            let attrs = self.file_attrs(&name, mode, caller);
+            self.create_new(parent, &name, attrs, flags & libc::O_EXCL != 0)?
+        };
+        let Some((file, stat)) = made else {
+            return self.open_there(parent, &name, flags, caller).await;
+        };
+        // It counts as a writer even where it may only read: what it made must be sealed.
+        let flags = flags & !libc::O_TRUNC;
+        let opened = self.hand_out(&file, (flags, true), caller, true).await;
+        if opened.is_err() {
+            self.forget(stat.ino, 1);
+        }
+        Ok((stat, opened?))
+    }
+
+    /// The name is there (or became so while the bucket was asked for it).
+    async fn open_there(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &Name,
+        flags: i32,
+        caller: Caller,
+    ) -> Result<(Stat, Opened)> {
+        let stat = self.lookup(parent, name.as_str().as_bytes()).await?;
+        let opened = self.open(stat.ino, flags, caller).await;
+        if opened.is_err() {
+            self.forget(stat.ino, 1);
+        }
+        Ok((stat, opened?))
+    }
+
+    /// The open file of a new name, entered; `None` if the name is there and need not be new.
+    fn create_new(
+        &self,
+        parent: Ino,
+        name: &Name,
+        attrs: Attrs,
+        must_be_new: bool,
+    ) -> Result<Option<(Arc<OpenFile>, Stat)>> {
+        let made = self.locked(parent, name, |table, there| {
+            let path = child(table, parent, name)?;
             let key = RelKey::file(&path);
             self.must_fit(&key)?;
             let want = Want::Open {
@@ -80,7 +117,10 @@ impl Fs {
             };
             let mut base = Base::Absent;
             let seq = self.tree.change::<FsError>(|view| {
-                if matches!(view.lookup(&path), Seen::Here(..)) {
+                // What is being changed here is there, even if its object was removed elsewhere.
+                if there.is_some_and(|inner| inner.is_ours())
+                    || matches!(view.lookup(&path), Seen::Here(..))
+                {
                     return Err(FsError::Exists);
                 }
                 allowed(view, &path)?;
@@ -95,99 +135,58 @@ impl Fs {
                     }],
                     Vec::new(),
                 ))
-            })?;
+            });
+            let seq = match seq {
+                Err(FsError::Exists) if !must_be_new => return Ok(None),
+                seq => seq?,
+            };
             let node = self.tree.view(|view| here(view, &path))?;
-            table.detach(parent, &name);
-            let ino = table.intern(parent, &name, Kind::File);
-            let file = table.open_or_new(ino).ok_or(FsError::NotFound)?;
-            drop(table);
-            let mut inner = file.inner.lock();
-            inner.draft = Some(Draft::new(Extents::default(), 0, attrs, base));
-            inner.shown = Some(Shown::Own(seq));
-            drop(inner);
-            (ino, file, self.stat(ino, &path, &node))
-        };
-        // It counts as a writer even where it may only read: what it made must be sealed.
-        self.count_in(&file, true);
-        let opened = self.hand_out(&file, true, caller, true)?;
-        debug_assert_eq!(stat.ino, ino, "the number just made");
-        Ok((stat, opened))
+            table.detach(parent, name);
+            let ino = table.intern(parent, name, Kind::File);
+            let draft = Draft::new(Extents::default(), 0, attrs, base);
+            let file = OpenFile::created(ino, draft, seq);
+            if !table.keeps_open(ino, &file) {
+                return Err(FsError::NotFound);
+            }
+            Ok(Some((file, path, node)))
+        })?;
+        Ok(made.map(|(file, path, node)| {
+            let stat = self.stat(file.ino, &path, &node);
+            (file, stat)
+        }))
     }
 
     /// Closes a handle. What was written after the last flush (a mapping's last stores) is sealed.
     ///
     /// # Errors
     /// Nobody is told, but the log.
-    pub async fn release(&self, ino: Ino, fh: Fh) -> Result<()> {
-        let Some(handle) = self.handles.remove(fh) else {
-            return Ok(());
-        };
-        let file = handle.file;
-        let is_last_writer = handle.may_write && file.inner.lock().writers == 1;
-        let sealed = if is_last_writer {
-            self.seal(&file, true).await.map(|_| ())
-        } else {
-            Ok(())
-        };
-        let path = self.names.lock().path(ino);
-        {
-            let mut inner = file.inner.lock();
-            inner.handles -= 1;
-            inner.writers -= usize::from(handle.may_write);
-            if inner.writers == 0 {
-                inner.writer = None;
-            }
-            if inner.handles == 0 && sealed.is_ok() {
-                self.forget_content(&mut inner);
-                self.names.lock().closed(ino);
-            }
+    pub async fn release(self: &Arc<Self>, _ino: Ino, fh: Fh) -> Result<()> {
+        match self.handles.remove(fh) {
+            Some(handle) => self.leave(handle.file, handle.may_write).await,
+            None => Ok(()),
         }
-        if let (true, Some(path)) = (is_last_writer, &path) {
-            self.tree.hold(path, false);
-        }
-        if let Err(error) = &sealed {
-            tracing::error!("bytes written after the last close are not sealed: {error:?}");
-        }
-        sealed
     }
 
     /// Counts a handle in; answers the open file and whether the kernel's pages are still right.
-    /// `Stale` if its handles show another version than `node`: the name is parted from them.
-    fn enter(
-        &self,
-        ino: Ino,
-        path: &RelPath,
-        node: &Node,
-        may_write: bool,
-    ) -> Result<(Arc<OpenFile>, bool)> {
+    /// `Stale` if its handles show another version than its name has now: the name is parted from
+    /// them.
+    pub(super) fn enter(&self, ino: Ino, may_write: bool) -> Result<(Arc<OpenFile>, bool)> {
         loop {
-            let file = self
-                .names
-                .lock()
-                .open_or_new(ino)
-                .ok_or(FsError::NotFound)?;
+            let file = self.names.lock().open_or_new(ino);
+            let file = file.ok_or(FsError::NotFound)?;
             let mut inner = file.inner.lock();
-            let continues = inner
-                .shown
-                .as_ref()
-                .is_none_or(|old| old.continues_as(node));
-            if inner.handles > 0 && inner.draft.is_none() && !continues {
-                drop(inner);
-                let mut table = self.names.lock();
-                if let Some((parent, name)) = path.parent().zip(path.name())
-                    && let Some(parent) = table.find(&parent)
-                {
-                    table.detach(parent, &name);
-                }
-                return Err(FsError::Stale);
-            }
+            let mut table = self.names.lock();
             // The last handle may have gone meanwhile and taken the open file off the inode.
-            if !self.names.lock().keeps_open(ino, &file) {
+            if !table.keeps_open(ino, &file) {
                 continue;
             }
-            if inner.draft.is_none() {
-                inner.shown = Some(Shown::of(node));
+            if let Err(error) = self.may_enter(&mut table, ino, &mut inner) {
+                if inner.handles == 0 && inner.draft.is_none() {
+                    table.closed(ino);
+                }
+                return Err(error);
             }
+            drop(table);
             let keep = inner.draft.is_some() || inner.pages == inner.shown;
             inner.pages = inner.shown.clone();
             inner.handles += 1;
@@ -197,45 +196,130 @@ impl Fs {
         }
     }
 
-    fn count_in(&self, file: &OpenFile, may_write: bool) {
-        let mut inner = file.inner.lock();
-        inner.handles += 1;
-        inner.writers += usize::from(may_write);
-        inner.pages = inner.shown.clone();
+    fn may_enter(&self, table: &mut Table, ino: Ino, inner: &mut Inner) -> Result<()> {
+        let Some(path) = table.path(ino) else {
+            return if inner.handles > 0 {
+                Ok(())
+            } else {
+                Err(FsError::Stale)
+            };
+        };
+        let node = match self.tree.view(|view| view.lookup(&path)) {
+            Seen::Here(node, _) if node.kind == Kind::Dir => return Err(FsError::IsDir),
+            Seen::Here(node, _) => node,
+            Seen::NotHere(_) | Seen::Unknown if inner.is_ours() => return Ok(()),
+            Seen::NotHere(_) | Seen::Unknown => return Err(FsError::NotFound),
+        };
+        if !inner.differs(&node) {
+            if inner.draft.is_none() {
+                inner.shown = Some(Shown::of(&node));
+            }
+        } else if !inner.is_ours() {
+            table.part(ino);
+            return Err(FsError::Stale);
+        }
+        Ok(())
     }
 
-    fn hand_out(
-        &self,
+    /// A handle for an open file that was entered; on failure, or if whoever asked went away, it
+    /// is left again.
+    async fn hand_out(
+        self: &Arc<Self>,
         file: &Arc<OpenFile>,
-        may_write: bool,
+        (flags, may_write): (i32, bool),
         caller: Caller,
         keep_cache: bool,
     ) -> Result<Opened> {
+        let mut entered = Entered {
+            fs: self,
+            file: Some(Arc::clone(file)),
+            may_write,
+        };
+        if flags & libc::O_TRUNC != 0 {
+            self.cut(file, 0).await?;
+        }
         let handle = FileHandle {
             file: Arc::clone(file),
             may_write,
             opener: caller.pid,
             window: Arc::default(),
         };
-        Ok(Opened {
-            fh: self.handles.add_file(handle)?,
-            keep_cache,
-        })
+        let fh = self.handles.add_file(handle)?;
+        entered.file = None;
+        Ok(Opened { fh, keep_cache })
     }
 
-    fn open_orphan(&self, ino: Ino, flags: i32, caller: Caller) -> Result<Opened> {
-        let file = self.names.lock().open_file(ino).ok_or(FsError::Stale)?;
-        let may_write = flags & libc::O_ACCMODE != libc::O_RDONLY;
-        self.count_in(&file, may_write);
-        self.hand_out(&file, may_write, caller, true)
+    /// Counts a handle out. It is done to its end, also if whoever asked goes away.
+    pub(super) async fn leave(
+        self: &Arc<Self>,
+        file: Arc<OpenFile>,
+        may_write: bool,
+    ) -> Result<()> {
+        let fs = Arc::clone(self);
+        let left = tokio::spawn(async move { fs.leave_now(&file, may_write).await });
+        left.await.map_err(|_| FsError::Disk(libc::EIO))?
+    }
+
+    async fn leave_now(&self, file: &Arc<OpenFile>, may_write: bool) -> Result<()> {
+        let is_last_writer = {
+            let mut inner = file.inner.lock();
+            inner.writers -= usize::from(may_write);
+            may_write && inner.writers == 0
+        };
+        let sealed = if is_last_writer {
+            self.seal_now(file).await.map(|_| ())
+        } else {
+            Ok(())
+        };
+        if let Err(error) = &sealed {
+            tracing::error!("bytes written after the last close are not sealed: {error:?}");
+        }
+        let mut inner = file.inner.lock();
+        inner.handles -= 1;
+        let mut table = self.names.lock();
+        let path = table.path(file.ino);
+        if let (0, Some(path)) = (inner.writers, &path) {
+            self.tree.hold(path, false);
+        }
+        // What could not be sealed for want of room is kept for the next one who closes it.
+        let is_kept = sealed.is_err() && inner.poisoned.is_none() && path.is_some();
+        if inner.writers == 0 && !is_kept && (inner.handles == 0 || inner.draft.is_none()) {
+            inner.writer = None;
+        }
+        if inner.handles == 0 && !is_kept {
+            table.closed(file.ino);
+            drop(table);
+            self.forget_content(&mut inner);
+        }
+        sealed
     }
 
     fn forget_content(&self, inner: &mut Inner) {
         inner.shown = None;
         inner.orphan = None;
+        inner.poisoned = None;
         if let Some(draft) = inner.draft.take() {
             self.unbuffer(draft.buffer.len());
         }
+    }
+}
+
+/// An open file that was entered for a handle not yet given out: left when dropped.
+struct Entered<'a> {
+    fs: &'a Arc<Fs>,
+    file: Option<Arc<OpenFile>>,
+    may_write: bool,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        let (Some(file), Ok(runtime)) = (self.file.take(), tokio::runtime::Handle::try_current())
+        else {
+            return;
+        };
+        let (fs, may_write) = (Arc::clone(self.fs), self.may_write);
+        // It says itself what goes wrong.
+        runtime.spawn(async move { fs.leave_now(&file, may_write).await });
     }
 }
 

@@ -38,35 +38,36 @@ impl Fs {
         let (old, _) = self.see(from.0, &from.1).await?;
         let (new, _) = self.see(to.0, &to.1).await?;
         self.know_subtrees(&old, &new).await?;
-        let (moved, orphan, file) = {
-            let mut table = self.names.lock();
-            let old = child(&table, from.0, &from.1)?;
-            let new = child(&table, to.0, &to.1)?;
+        let (moved, file, new) = self.locked(to.0, &to.1, |table, inner| {
+            let old = child(table, from.0, &from.1)?;
+            let new = child(table, to.0, &to.1)?;
             if old == new {
-                return self.tree.view(|view| here(view, &old)).map(|_| ());
+                let moved = self.tree.view(|view| here(view, &old)).map(|_| Moved {
+                    seq: Seq(0),
+                    replaced: None,
+                    dirs: Vec::new(),
+                })?;
+                return Ok((moved, None, new));
             }
+            let pin = inner.is_some().then(|| self.pinned(&new));
             let moved = match flags {
                 RenameFlags::Exchange => self.exchange(&old, &new)?,
                 RenameFlags::Replace => self.move_to(&old, &new, false)?,
                 RenameFlags::NoReplace => self.move_to(&old, &new, true)?,
             };
             let (a, b) = ((from.0, &from.1), (to.0, &to.1));
-            let replaced = if flags == RenameFlags::Exchange {
+            if flags == RenameFlags::Exchange {
                 table.exchange(a, b);
-                None
             } else {
-                table.rename(a, b)
-            };
-            let file = table.peek(to.0, &to.1).and_then(|ino| table.open_file(ino));
-            (moved, replaced, file)
-        };
-        if let Some((ino, node)) = orphan.zip(moved.replaced) {
-            self.orphan(ino, node);
-        }
+                table.rename(a, b);
+                if let Some(inner) = inner {
+                    inner.orphan = moved.replaced.clone().zip(pin);
+                }
+            }
+            Ok::<_, FsError>((moved, table.open_at(to.0, &to.1), new))
+        })?;
         if let Some(file) = file {
-            let is_held = file.inner.lock().writers > 0;
-            self.tree.hold(&new, is_held);
-            self.shows_own(&file, moved.seq);
+            self.carried(&file, &new, moved.seq);
         }
         for dir in &moved.dirs {
             self.tree.learn_empty(dir);

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 
 use crate::log::Change;
 use crate::tree::{Seen, View};
-use crate::types::{Attrs, Base, Extents, Generation, RelKey, RelPath, Seq, Want};
+use crate::types::{Base, Extents, Generation, RelKey, RelPath, Seq, Want};
 
 use super::draft::Writer;
 use super::file::{OpenFile, Shown};
@@ -26,12 +26,8 @@ struct Snapshot {
     extents: Extents,
     inline: Vec<u8>,
     len: u64,
-    attrs: Attrs,
     epoch: u64,
-    shown: Option<Shown>,
-    base: Base,
     flush: Option<(Arc<crate::log::DataFile>, u64)>,
-    is_held: bool,
 }
 
 impl Fs {
@@ -39,13 +35,13 @@ impl Fs {
     ///
     /// # Errors
     /// Of the disk; `NotYet` with `close=uploaded`.
-    pub async fn flush(&self, _ino: Ino, fh: Fh, pid: u32) -> Result<()> {
+    pub async fn flush(self: &Arc<Self>, _ino: Ino, fh: Fh, pid: u32) -> Result<()> {
         let handle = self.handles.file(fh)?;
         if !handle.may_write {
             // What others write is theirs to close.
             return Ok(());
         }
-        let sealed = self.seal(&handle.file, false).await?;
+        let sealed = self.seal(&handle.file).await?;
         match sealed {
             Some((key, number)) if self.config.close_uploaded && handle.opener == pid => {
                 self.uploaded(&key, number).await
@@ -58,9 +54,9 @@ impl Fs {
     ///
     /// # Errors
     /// Of the disk; `NotYet` with `fsync=uploaded`.
-    pub async fn fsync(&self, _ino: Ino, fh: Fh) -> Result<()> {
+    pub async fn fsync(self: &Arc<Self>, _ino: Ino, fh: Fh) -> Result<()> {
         let handle = self.handles.file(fh)?;
-        let sealed = self.seal(&handle.file, false).await?;
+        let sealed = self.seal(&handle.file).await?;
         self.log.flushed(self.tree.now()).await?;
         match sealed {
             Some((key, number)) if self.config.fsync_uploaded => self.uploaded(&key, number).await,
@@ -68,19 +64,30 @@ impl Fs {
         }
     }
 
-    /// Makes a generation of what was written since the last one; answers its key and number.
-    /// `is_last`: no writer will be left.
+    /// Makes a generation of what was written since the last one; answers its key and number. It
+    /// is done to its end, also if whoever asked goes away: else bytes would pass for flushed that
+    /// are not.
     pub(super) async fn seal(
-        &self,
+        self: &Arc<Self>,
         file: &Arc<OpenFile>,
-        is_last: bool,
     ) -> Result<Option<(RelKey, Seq)>> {
+        let (fs, file) = (Arc::clone(self), Arc::clone(file));
+        let sealed = tokio::spawn(async move { fs.seal_now(&file).await });
+        sealed.await.map_err(|_| FsError::Disk(libc::EIO))?
+    }
+
+    /// As `seal`, for a task that is never dropped.
+    pub(super) async fn seal_now(&self, file: &Arc<OpenFile>) -> Result<Option<(RelKey, Seq)>> {
         let _one_at_a_time = file
             .seal
             .acquire()
             .await
             .map_err(|_| FsError::Disk(libc::EIO))?;
         let Some(snapshot) = self.snapshot(file)? else {
+            let last = file.inner.lock().sealed;
+            if let Some(last) = last {
+                self.log.flushed(last).await?;
+            }
             return Ok(None);
         };
         if let Some((data, written)) = &snapshot.flush {
@@ -97,11 +104,9 @@ impl Fs {
                 writer.flushed = writer.flushed.max(*written);
             }
         }
-        let is_held = snapshot.is_held && !is_last;
-        let Some((path, number)) = self.publish(file, &snapshot, is_held)? else {
+        let Some((path, number)) = self.publish(file, snapshot)? else {
             return Ok(None);
         };
-        self.settle(file, snapshot.epoch, number);
         self.log.flushed(number).await?;
         Ok(Some((RelKey::file(&path), number)))
     }
@@ -125,34 +130,32 @@ impl Fs {
             extents,
             inline,
             len: draft.len,
-            attrs: draft.attrs.clone(),
             epoch: draft.epoch,
-            shown: inner.shown.clone(),
-            base: draft.base.clone(),
             flush,
-            is_held: inner.writers > 0,
         }))
     }
 
-    /// Appends the record; `None` if the file has no name any more.
-    fn publish(
-        &self,
-        file: &OpenFile,
-        snapshot: &Snapshot,
-        is_held: bool,
-    ) -> Result<Option<(RelPath, Seq)>> {
+    /// Appends the record; `None` if the file has no name any more. The draft is gone then, unless
+    /// more was written meanwhile. Attributes are taken as they are now: a chmod since the snapshot
+    /// has its own record already.
+    fn publish(&self, file: &OpenFile, snapshot: Snapshot) -> Result<Option<(RelPath, Seq)>> {
+        let mut inner = file.inner.lock();
+        let Some(draft) = &inner.draft else {
+            return Ok(None);
+        };
         let table = self.names.lock();
         let Some(path) = table.path(file.ino) else {
             return Ok(None);
         };
         let key = RelKey::file(&path);
         let generation = Generation {
-            extents: snapshot.extents.clone(),
+            extents: snapshot.extents,
             len: snapshot.len,
-            attrs: snapshot.attrs.clone(),
+            attrs: draft.attrs.clone(),
         };
+        let is_done = draft.epoch == snapshot.epoch;
         let number = self.tree.change::<FsError>(|view| {
-            let base = base_of(view, &path, snapshot);
+            let base = base_of(view, &path, inner.shown.as_ref(), &draft.base);
             let want = Want::Object(Arc::new(generation));
             Ok((
                 vec![Change {
@@ -161,27 +164,17 @@ impl Fs {
                     base,
                     number: None,
                 }],
-                snapshot.inline.clone(),
+                snapshot.inline,
             ))
         })?;
-        self.tree.hold(&path, is_held);
-        Ok(Some((path, number)))
-    }
-
-    /// The draft is gone, unless more was written meanwhile.
-    fn settle(&self, file: &OpenFile, epoch: u64, number: Seq) {
-        self.shows_own(file, number);
-        let mut inner = file.inner.lock();
-        let inner = &mut *inner;
-        inner.shown = Some(Shown::Own(number));
-        if inner
-            .draft
-            .as_ref()
-            .is_some_and(|draft| draft.epoch == epoch)
-            && let Some(draft) = inner.draft.take()
-        {
+        self.tree.hold(&path, inner.writers > 0);
+        drop(table);
+        inner.shows(number);
+        inner.sealed = Some(number);
+        if is_done && let Some(draft) = inner.draft.take() {
             self.unbuffer(draft.buffer.len());
         }
+        Ok(Some((path, number)))
     }
 
     /// Waits until a generation is in S3: as long as bytes go, at most `close_max`.
@@ -224,8 +217,8 @@ impl Fs {
 
 /// The version this content replaces: what the name shows now, if that is what the draft was
 /// built on; else the one it was built on, so that the bucket refuses and nothing unseen is lost.
-fn base_of(view: &View<'_>, path: &RelPath, snapshot: &Snapshot) -> Base {
-    let continues = match (view.lookup(path), &snapshot.shown) {
+fn base_of(view: &View<'_>, path: &RelPath, shown: Option<&Shown>, built_on: &Base) -> Base {
+    let continues = match (view.lookup(path), shown) {
         (Seen::Here(node, _), Some(shown)) => shown.continues_as(&node),
         (Seen::Here(..), None) => true,
         (Seen::NotHere(_) | Seen::Unknown, _) => false,
@@ -233,6 +226,6 @@ fn base_of(view: &View<'_>, path: &RelPath, snapshot: &Snapshot) -> Base {
     if continues {
         view.base(&RelKey::file(path))
     } else {
-        snapshot.base.clone()
+        built_on.clone()
     }
 }

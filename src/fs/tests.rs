@@ -2,6 +2,7 @@
 
 mod model;
 mod sent;
+mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;

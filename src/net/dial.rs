@@ -29,8 +29,9 @@ use super::meter::{Meter, Metered};
 use super::resolve::{ResolveError, Resolver};
 use super::rules::Rules;
 
-/// Keepalive: first probe, seconds between probes, probes.
-const KEEPALIVE: (u32, u32, u32) = (30, 10, 3);
+/// Keepalive: first probe, seconds between probes, probes. The first comes later than the pool
+/// keeps an idle connection: a probe is billed as a packet.
+const KEEPALIVE: (u32, u32, u32) = (75, 10, 3);
 /// About twice what 16 Mbit/s hold in 50 ms. More would only make progress hard to see and a
 /// cancelled upload go on.
 const SEND_BUFFER: u32 = 256 * 1024;
@@ -318,7 +319,7 @@ pub(super) mod tests {
         let device = getsockopt(&tcp, sockopt::BindToDevice).unwrap();
         assert_eq!(device.to_string_lossy().trim_end_matches('\0'), "lo");
         assert_eq!(getsockopt(&tcp, sockopt::TcpUserTimeout).unwrap(), 60_000);
-        assert_eq!(getsockopt(&tcp, sockopt::TcpKeepIdle).unwrap(), 30);
+        assert_eq!(getsockopt(&tcp, sockopt::TcpKeepIdle).unwrap(), 75);
         assert_eq!(getsockopt(&tcp, sockopt::TcpKeepInterval).unwrap(), 10);
         assert_eq!(getsockopt(&tcp, sockopt::TcpKeepCount).unwrap(), 3);
         assert!(getsockopt(&tcp, sockopt::KeepAlive).unwrap());

@@ -11,6 +11,7 @@ mod dial;
 mod dns;
 mod link;
 mod meter;
+mod quiet;
 mod resolve;
 mod rules;
 mod sdk;

@@ -22,6 +22,7 @@ use tower_service::Service;
 
 use super::NetError;
 use super::dial::{BoxError, DialError, Dialer, Dialling};
+use super::quiet::Quiet;
 
 /// A warm connection costs nothing to keep and some 7 KB to make again.
 const POOL_IDLE: Duration = Duration::from_secs(60);
@@ -124,7 +125,7 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = <HttpsConnector<Dialer> as Service<Uri>>::Response;
+    type Response = Quiet<<HttpsConnector<Dialer> as Service<Uri>>::Response>;
     type Error = BoxError;
     type Future = Dialling<Self::Response, BoxError>;
 
@@ -143,7 +144,7 @@ impl Service<Uri> for Connector {
                 let why = format!("{host}: no TLS handshake in time");
                 return Err(DialError::TimedOut(why).into());
             };
-            connected
+            connected.map(Quiet)
         })
     }
 }

@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::count::{Counter, Service};
 use super::front::Front;
@@ -76,7 +77,7 @@ impl Listener {
                 let socket = front.count(tcp)?;
                 match tls {
                     None => http(socket, front, stop).await,
-                    Some(tls) => http(tls.accept(socket).await?, front, stop).await,
+                    Some(tls) => http(Curt(tls.accept(socket).await?), front, stop).await,
                 }
             };
             let ended: io::Result<()> = tokio::select! {
@@ -121,6 +122,37 @@ async fn http<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     }
     connection.as_mut().graceful_shutdown();
     connection.await.map_err(io::Error::other)
+}
+
+/// A TLS connection that is ended by TCP alone: whoever closed it does not hear a goodbye.
+struct Curt(TlsStream<Counted>);
+
+impl AsyncRead for Curt {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Curt {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.0.get_mut().0).poll_shutdown(cx)
+    }
 }
 
 type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -42,6 +42,14 @@ impl Drop for Pin {
     }
 }
 
+impl Pin {
+    /// Whether it keeps all that `other` keeps.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        other.files.iter().all(|file| self.files.contains(file))
+    }
+}
+
 impl Asked<'_> {
     /// The position it was asked at.
     #[must_use]

@@ -82,6 +82,8 @@ pub struct PendingMap {
     by_key: BTreeMap<RelKey, Pending>,
     order: BTreeSet<(Seq, RelKey)>,
     refs: HashMap<FileNo, usize>,
+    /// Entries that S3 refused for good.
+    dead: usize,
 }
 
 impl PendingMap {
@@ -111,6 +113,12 @@ impl PendingMap {
         self.by_key.len()
     }
 
+    /// Whether S3 has refused one for good.
+    #[must_use]
+    pub(super) fn has_dead(&self) -> bool {
+        self.dead > 0
+    }
+
     /// Whether an entry's generation names `file`.
     #[must_use]
     pub fn names(&self, file: FileNo) -> bool {
@@ -124,6 +132,7 @@ impl PendingMap {
         for file in new.files() {
             *self.refs.entry(file).or_default() += 1;
         }
+        self.dead += usize::from(new.dead.is_some());
         self.order.insert((new.number, key.clone()));
         self.by_key.insert(key, new);
         old
@@ -132,6 +141,7 @@ impl PendingMap {
     /// Takes the entry at `key` out.
     pub fn take(&mut self, key: &RelKey) -> Option<Pending> {
         let old = self.by_key.remove(key)?;
+        self.dead -= usize::from(old.dead.is_some());
         self.order.remove(&(old.number, key.clone()));
         for file in old.files() {
             if let Some(count) = self.refs.get_mut(&file) {
@@ -147,7 +157,9 @@ impl PendingMap {
     /// Changes flags and base of an entry; number and content stay.
     pub(super) fn edit(&mut self, key: &RelKey, change: impl FnOnce(&mut Pending)) {
         if let Some(entry) = self.by_key.get_mut(key) {
+            self.dead -= usize::from(entry.dead.is_some());
             change(entry);
+            self.dead += usize::from(entry.dead.is_some());
         }
     }
 

@@ -232,6 +232,9 @@ impl<'a> View<'a> {
     /// Why changes in the directory of `path` are refused by S3, if one was.
     #[must_use]
     pub fn refusal(&self, path: &RelPath) -> Option<Refusal> {
+        if !self.state.pending.has_dead() {
+            return None;
+        }
         let parent = path.parent()?;
         let prefix = parent.dir_prefix();
         self.state

@@ -1,0 +1,193 @@
+//! Several handles, and others in the bucket, at the same file at once.
+
+use std::task::Poll;
+
+use super::*;
+use crate::types::{RelKey, RelPath};
+
+const RW: i32 = libc::O_RDWR | libc::O_CREAT;
+
+async fn poll_once<F: Future>(work: F) {
+    let mut work = std::pin::pin!(work);
+    let first = std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
+    assert!(first.is_pending(), "it had to wait for something");
+}
+
+#[tokio::test]
+async fn data_that_is_not_flushed_yet_is_no_hole() {
+    let world = World::new();
+    let (ino, fh) = world.open("f", RW).await.unwrap();
+    world.write(ino, fh, 4096, b"bytes").await.unwrap();
+    let seek = |at, whence| world.fs.lseek(ino, fh, at, whence);
+    assert_eq!(seek(0, libc::SEEK_DATA).await.unwrap(), 4096);
+    assert_eq!(seek(0, libc::SEEK_HOLE).await.unwrap(), 0);
+    assert_eq!(seek(4096, libc::SEEK_HOLE).await.unwrap(), 4101);
+    world.close(ino, fh).await.unwrap();
+}
+
+#[tokio::test]
+async fn bytes_of_a_file_without_a_name_are_not_copied_by_reference() {
+    let world = World::new();
+    let (from, source) = world.open("temp", RW).await.unwrap();
+    world.write(from, source, 0, b"precious").await.unwrap();
+    world.unlink("temp").await.unwrap();
+    let (to, target) = world.open("copy", RW).await.unwrap();
+    let copy = world.fs.copy_file_range((source, 0), (target, 0), 8).await;
+    assert_eq!(
+        copy,
+        Err(FsError::NotSupported),
+        "the kernel reads and writes them instead"
+    );
+    world.close(from, source).await.unwrap();
+    world.close(to, target).await.unwrap();
+}
+
+#[tokio::test]
+async fn small_bytes_are_copied_from_the_middle_of_a_file_to_the_middle_of_another() {
+    let world = World::new();
+    world.put("from", b"0123456789").await.unwrap();
+    world.put("to", b"abcdefghij").await.unwrap();
+    let (from, source) = world.open("from", libc::O_RDONLY).await.unwrap();
+    let (to, target) = world.open("to", libc::O_RDWR).await.unwrap();
+    let copied = world.fs.copy_file_range((source, 3), (target, 5), 4).await;
+    assert_eq!(copied, Ok(4));
+    world.close(from, source).await.unwrap();
+    world.close(to, target).await.unwrap();
+    assert_eq!(world.reboot().await.get("to").await.unwrap(), b"abcde3456j");
+}
+
+#[tokio::test]
+async fn what_is_written_here_keeps_its_name_when_the_object_changes_elsewhere() {
+    let world = World::with_ttl(Duration::ZERO);
+    world.twin.put_behind("f", "one", Headers::default());
+    assert_eq!(
+        world.get("f").await.unwrap(),
+        b"one",
+        "so that it is cached"
+    );
+    let (ino, fh) = world.open("f", libc::O_RDWR).await.unwrap();
+    world.write(ino, fh, 3, b"+mine").await.unwrap();
+    world.twin.put_behind("f", "other", Headers::default());
+    assert_eq!(world.at("f").await.unwrap().ino, ino);
+    assert_eq!(world.get("f").await.unwrap(), b"one+mine");
+    world.close(ino, fh).await.unwrap();
+    assert_eq!(world.pending().len(), 1, "it is on its way to the bucket");
+}
+
+#[tokio::test]
+async fn a_file_open_for_writing_is_not_parted_from_its_name() {
+    let world = World::with_ttl(Duration::ZERO);
+    world.twin.put_behind("f", "one", Headers::default());
+    assert_eq!(
+        world.get("f").await.unwrap(),
+        b"one",
+        "so that it is cached"
+    );
+    let (ino, fh) = world.open("f", libc::O_RDWR).await.unwrap();
+    world.twin.put_behind("f", "longer", Headers::default());
+    let stat = world.at("f").await.unwrap();
+    assert_eq!((stat.ino, stat.size), (ino, 3), "as its handles have it");
+    assert_eq!(world.get("f").await.unwrap(), b"one");
+    world.write(ino, fh, 3, b"+mine").await.unwrap();
+    world.close(ino, fh).await.unwrap();
+    assert_eq!(world.pending().len(), 1, "it is on its way to the bucket");
+}
+
+#[tokio::test]
+async fn what_is_written_here_is_not_lost_when_its_object_vanished_and_its_name_is_made_again() {
+    let world = World::with_ttl(Duration::ZERO);
+    world.twin.put_behind("f", "one", Headers::default());
+    let (ino, fh) = world.open("f", libc::O_RDWR).await.unwrap();
+    world.write(ino, fh, 3, b"+mine").await.unwrap();
+    world.twin.delete_behind("f");
+    let (dir, name) = world.parent("f").await.unwrap();
+    let (stat, opened) = world.fs.create(dir, name, 0o644, RW, ME).await.unwrap();
+    assert_eq!(stat.ino, ino);
+    assert_eq!(
+        &world.fs.read(ino, opened.fh, 3, 100).await.unwrap()[..],
+        b"+mine"
+    );
+    world.close(ino, opened.fh).await.unwrap();
+    world.close(ino, fh).await.unwrap();
+    assert_eq!(world.pending().len(), 1, "it is on its way to the bucket");
+}
+
+#[tokio::test]
+async fn a_reader_of_a_file_without_a_name_keeps_the_bytes_when_its_writer_closes() {
+    let world = World::new();
+    let (ino, writer) = world.open("f", RW).await.unwrap();
+    world.write(ino, writer, 0, &[7; 100_000]).await.unwrap();
+    let (_, reader) = world.open("f", libc::O_RDONLY).await.unwrap();
+    world.unlink("f").await.unwrap();
+    world.close(ino, writer).await.unwrap();
+    assert_eq!(world.fs.tree.unreferenced(), []);
+    let read = world.fs.read(ino, reader, 0, 100_000).await.unwrap();
+    assert_eq!(read, vec![7; 100_000]);
+    world.close(ino, reader).await.unwrap();
+    assert_eq!(world.fs.tree.unreferenced().len(), 1);
+}
+
+#[tokio::test]
+async fn a_close_that_is_given_up_is_done_all_the_same() {
+    let world = World::new();
+    let (ino, fh) = world.open("f", RW).await.unwrap();
+    world.write(ino, fh, 0, &[7; 100_000]).await.unwrap();
+    poll_once(world.fs.release(ino, fh)).await;
+    let key = RelKey::file(&RelPath::new("f").unwrap());
+    let is_closed = || {
+        world.fs.tree.pending(|all| {
+            let entry = all.get(&key).unwrap();
+            entry.generation().is_some() && !entry.held
+        })
+    };
+    let mut changed = world.fs.tree.changed();
+    while !is_closed() {
+        let woken = tokio::time::timeout(Duration::from_secs(60), changed.changed()).await;
+        woken.expect("it is closed at some time").unwrap();
+    }
+    assert_eq!(world.get("f").await.unwrap(), vec![7; 100_000]);
+}
+
+#[tokio::test]
+async fn a_truncate_that_is_given_up_leaves_nobody_in_the_file() {
+    let world = World::new();
+    world.put("f", &[7; 100_000]).await.unwrap();
+    let ino = world.at("f").await.unwrap().ino;
+    let change = SetAttr {
+        size: Some(50_000),
+        ..SetAttr::default()
+    };
+    poll_once(world.fs.setattr(ino, change)).await;
+    while world.fs.names.lock().open_file(ino).is_some() {
+        tokio::task::yield_now().await;
+    }
+    let world = world.reboot().await;
+    assert_eq!(world.at("f").await.unwrap().size, 50_000);
+}
+
+#[tokio::test]
+async fn a_chmod_by_a_handle_without_a_name_is_shown() {
+    let world = World::new();
+    world.put("f", b"x").await.unwrap();
+    let (ino, fh) = world.open("f", libc::O_RDONLY).await.unwrap();
+    world.unlink("f").await.unwrap();
+    let change = SetAttr {
+        mode: Some(0o600),
+        fh: Some(fh),
+        ..SetAttr::default()
+    };
+    assert_eq!(world.fs.setattr(ino, change).await.unwrap().perm, 0o600);
+    world.close(ino, fh).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_name_that_is_too_long_is_told_from_one_that_is_not_there() {
+    let world = World::new();
+    let long = [b'x'; 256];
+    let looked = world.fs.lookup(Ino(1), &long).await.unwrap_err();
+    assert_eq!(looked, FsError::NameTooLong);
+    let looked = world.fs.lookup(Ino(1), &long[..255]).await.unwrap_err();
+    assert_eq!(looked, FsError::NotFound);
+    let looked = world.fs.lookup(Ino(1), b"\xff").await.unwrap_err();
+    assert_eq!(looked, FsError::NotFound);
+}
