@@ -21,7 +21,7 @@ use super::plan::Job;
 use super::{Caps, Config};
 use crate::log::{Log, Record, Refusal, SentObject};
 use crate::read::Reader;
-use crate::store::{ObjectStore, StoreError};
+use crate::store::{ObjectStore, StoreError, UNMADE};
 use crate::tree::{Pending, Tree};
 use crate::types::{
     Attrs, Base, Extents, Headers, ObjectKey, ObjectMeta, Precondition, RelKey, STAMP_KEY, Seq,
@@ -133,7 +133,12 @@ impl Hands {
     /// What is at a key.
     pub(super) async fn ask(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, Fail> {
         match self.store.head(key, None).await {
-            Ok(meta) => Ok(Some(meta)),
+            Ok(meta) => {
+                if meta.id.etag.as_str() == UNMADE {
+                    self.caps.lock().marker_guards = false;
+                }
+                Ok(Some(meta))
+            }
             Err(StoreError::NotFound) => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -90,7 +90,7 @@ pub struct Caps {
     pub if_absent: bool,
     /// `If-Match` on DELETE.
     pub delete_if_match: bool,
-    /// Both, on the marker of a directory.
+    /// Both, on the marker of a directory. Not so: the server has directories of its own.
     pub marker_guards: bool,
     /// Writes that were only guarded by asking before.
     pub unguarded: u64,

@@ -65,6 +65,8 @@ pub(super) struct Rules {
     pub(super) concurrency: usize,
     /// No lingering: somebody waits.
     pub(super) hurry: bool,
+    /// The server may have directories where no marker was put.
+    pub(super) unmade_dirs: bool,
     /// When somebody last asked for all to be sent, or whether it is.
     pub(super) asked: Option<Instant>,
 }

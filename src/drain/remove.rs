@@ -7,7 +7,7 @@ use super::fail::Fail;
 use super::hands::{Hands, Progress};
 use super::waits::staged;
 use crate::log::Record;
-use crate::store::{StoreError, UploadId};
+use crate::store::{StoreError, UNMADE, UploadId};
 use crate::tree::Pending;
 use crate::types::{Base, ETag, ObjectKey, ObjectMeta, RelKey, Seq, Want};
 
@@ -32,12 +32,32 @@ impl Hands {
             self.abort(&object, &upload).await;
         }
         match &pending.base {
-            Base::Absent if pending.begun => {
-                let met = self.ask(&object).await?;
-                self.resolve_removal(key, &pending, met).await
-            }
+            Base::Absent if pending.begun || key.is_dir() => match self.ask(&object).await? {
+                Some(met) if met.id.etag.as_str() == UNMADE => {
+                    self.delete_unmade(key, &object, &pending).await
+                }
+                met => self.resolve_removal(key, &pending, met).await,
+            },
             Base::Absent => self.removed(&[(key.clone(), number)]).await,
             Base::Version(etag) => self.delete(key, &object, &pending, etag).await,
+        }
+    }
+
+    /// A directory that nobody made and that is empty now. If it is not, the server lets it be.
+    async fn delete_unmade(
+        &self,
+        key: &RelKey,
+        object: &ObjectKey,
+        pending: &Pending,
+    ) -> Result<Progress, Fail> {
+        if !self.begin(key, pending.number).await? {
+            return Ok(Progress::Again);
+        }
+        match self.store.delete(object, None).await {
+            Ok(()) | Err(StoreError::NotFound) => {
+                self.removed(&[(key.clone(), pending.number)]).await
+            }
+            Err(error) => Err(error.into()),
         }
     }
 

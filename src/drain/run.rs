@@ -149,6 +149,7 @@ impl Loop {
             upload_open: config.upload_open,
             concurrency,
             hurry: self.hurry,
+            unmade_dirs: !self.hands.caps.lock().marker_guards,
             asked: self.asked,
         };
         self.busy.jobs = self.jobs.len();

@@ -108,6 +108,11 @@ pub trait Body: Send + Sync {
     async fn next(&mut self) -> Option<Result<Bytes>>;
 }
 
+/// The ETag of a directory that nobody made: a server whose keys are paths (SeaweedFS) has one for
+/// each directory that something was put into, and keeps it when that is gone. No precondition
+/// matches it, and no writer's attributes are in it.
+pub const UNMADE: &str = "d41d8cd98f00b204e9800998ecf8427e-0";
+
 /// What to list.
 #[derive(Clone, Debug, Default)]
 pub struct ListRequest {

@@ -3,7 +3,8 @@
 //! Invariants:
 //! - a flat key space ordered by bytes; an object appears whole or not at all;
 //! - an ETag names bytes: equal bytes give equal tags, whatever their metadata (as S3's MD5);
-//! - every precondition is honoured, and checked in the same instant as the write;
+//! - every precondition is honoured, and checked in the same instant as the write (none matches an
+//!   `UNMADE` directory);
 //! - parts but the last are at least 5 MiB, a ranged copy's source is larger than 5 MiB;
 //! - its clock ticks one second per write, so that tests repeat.
 
@@ -22,7 +23,7 @@ use self::bucket::{State, Upload, cut, invalid};
 use super::counted::{Counters, Counts};
 use super::{
     Body, CopyRequest, Download, ListPage, ListRequest, ObjectStore, Op, PartDone, Payload, Result,
-    StoreError, UploadId,
+    StoreError, UNMADE, UploadId,
 };
 use crate::types::{ETag, Headers, ObjectId, ObjectKey, ObjectMeta, Precondition};
 
@@ -59,6 +60,13 @@ impl Twin {
         let mut state = self.state.lock();
         let meta = state.store(&ObjectKey::new(key), bytes.into(), None, headers);
         meta.id.etag
+    }
+
+    /// The server makes a directory of its own, as one whose keys are paths does.
+    pub fn unmade_behind(&self, key: &str) {
+        let (key, etag) = (ObjectKey::new(key), ETag::new(UNMADE));
+        let mut state = self.state.lock();
+        state.store(&key, Bytes::new(), Some(etag), Headers::default());
     }
 
     /// Another writer deletes an object; nothing is counted. Whether there was one.

@@ -55,7 +55,7 @@ impl<'a> Scan<'a> {
         if readers != Readers::None {
             return;
         }
-        if is_nothing(entry) {
+        if is_nothing(entry) && !self.rules.unmade_dirs {
             self.drop_at(key, entry);
         } else if joins {
             self.take_into_batch(key, entry);

@@ -76,6 +76,7 @@ impl Scene {
                 upload_open: Duration::from_secs(300),
                 concurrency: 4,
                 hurry: false,
+                unmade_dirs: false,
                 asked: None,
             },
         }
@@ -245,6 +246,8 @@ fn a_directory_is_dropped_only_when_nothing_is_pending_below_it() {
     assert_eq!(scene.jobs(), ["remove d/x"]);
     scene.pending.pop();
     assert_eq!(scene.jobs(), ["drop d/"]);
+    scene.rules.unmade_dirs = true;
+    assert_eq!(scene.jobs(), ["remove d/"]);
 }
 
 #[test]

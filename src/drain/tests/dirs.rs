@@ -82,8 +82,35 @@ async fn such_a_directory_is_removed_having_been_asked_for_alone_or_in_a_batch()
 }
 
 #[tokio::test]
+async fn what_the_server_made_takes_our_attributes_and_goes_when_its_directory_does() {
+    let world = World::new();
+    world.mkdir("d/", 0o750);
+    world.twin.unmade_behind("d/");
+    world.drained().await;
+    assert_eq!(world.mode("d/"), 0o750);
+    assert_eq!((world.count(Op::Put), world.count(Op::Head)), (2, 2));
+    let status = world.drain.status();
+    assert_eq!((status.conflicts, status.caps.unguarded), (0, 1));
+    assert!(status.caps.if_match && !status.caps.marker_guards);
+    // Its marker was never sent, so nothing is believed to be there.
+    for at in ["e/", "f/", "g/"] {
+        world.set(at, Want::Gone, &[]);
+    }
+    world.twin.unmade_behind("e/");
+    world.twin.put_behind("f/", "", Headers::default());
+    world.drained().await;
+    assert_eq!(world.twin.keys(), ["d/", "f/"], "f is a stranger's");
+    assert_eq!(world.drain.status().conflicts, 1);
+    // It is known from a listing.
+    world.twin.unmade_behind("h/");
+    world.set("h/", Want::Gone, &[]);
+    world.drained().await;
+    assert_eq!(world.twin.keys(), ["d/", "f/"]);
+}
+
+#[tokio::test]
 async fn an_emptied_directory_stays_also_where_the_server_has_one_of_its_own() {
-    for last in [None, Some(refused())] {
+    for (is_unmade, last) in [(false, None), (false, Some(refused())), (true, None)] {
         let world = World::gated(Op::Put);
         let etag = world.twin.put_behind("d/a", "x", Headers::default());
         let (dir, asked) = (RelPath::new("d").unwrap(), world.tree.ask());
@@ -104,7 +131,10 @@ async fn an_emptied_directory_stays_also_where_the_server_has_one_of_its_own() {
         world.drain.hurry();
         world.gate.comes().await;
         // A listing did not show it. (The next PUT is the second one.)
-        world.twin.put_behind("d/", "", Headers::default());
+        match is_unmade {
+            true => world.twin.unmade_behind("d/"),
+            false => drop(world.twin.put_behind("d/", "", Headers::default())),
+        }
         if let Some(refused) = last {
             world.fault.on(Op::Put, 1, refused);
         }

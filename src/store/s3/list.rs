@@ -7,7 +7,7 @@ use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{EncodingType, Object};
 use percent_encoding::percent_decode_str;
 
-use super::super::{ListPage, ListRequest, Listed, Op, Result, StoreError};
+use super::super::{ListPage, ListRequest, Listed, Op, Result, StoreError, UNMADE};
 use super::error::{Failure, Role, failure};
 use super::{S3Store, etag};
 
@@ -24,11 +24,18 @@ fn decoded(key: &str, encoded: bool) -> Option<String> {
 
 fn listed(object: &Object, key: String) -> std::result::Result<Listed, Failure> {
     let size = object.size().and_then(|size| u64::try_from(size).ok());
+    let tag = object
+        .e_tag()
+        .filter(|tag| !tag.trim_matches('"').is_empty());
+    // HEAD says it, a listing shows nothing in its place.
+    let unmade = (key.ends_with('/') && size.unwrap_or(0) == 0).then_some(UNMADE);
     let class = object.storage_class().map(|class| class.as_str());
     Ok(Listed {
         key,
-        etag: etag(object.e_tag())?,
-        size: size.ok_or_else(|| StoreError::BadAnswer("a listing without sizes".to_owned()))?,
+        etag: etag(tag.or(unmade))?,
+        size: size
+            .or(unmade.map(|_| 0))
+            .ok_or_else(|| StoreError::BadAnswer("a listing without sizes".to_owned()))?,
         modified: object.last_modified().map_or(0, DateTime::secs),
         storage_class: class
             .filter(|class| *class != "STANDARD")

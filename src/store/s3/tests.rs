@@ -521,6 +521,31 @@ async fn listed_keys_are_decoded_if_encoded_and_counted_if_unreadable() {
 }
 
 #[tokio::test]
+async fn a_directory_that_nobody_made_is_listed_without_an_etag_and_a_file_never() {
+    let (server, _, store) = bench();
+    let page = |entry: &str| format!("<ListBucketResult>{entry}</ListBucketResult>");
+    let request = ListRequest {
+        max_keys: 1000,
+        ..ListRequest::default()
+    };
+    for rest in [
+        "<ETag></ETag><Size>0</Size>",
+        "<ETag>&quot;&quot;</ETag>",
+        "",
+    ] {
+        let entry = format!("<Contents><Key>d/</Key>{rest}</Contents>");
+        server.answers(200, &[], &page(&entry));
+        let listed = store.list(&request).await.unwrap();
+        assert_eq!((&*listed.objects[0].key, listed.objects[0].size), ("d/", 0));
+    }
+    for key in ["<Key>f</Key><Size>0</Size>", "<Key>d/</Key><Size>9</Size>"] {
+        server.answers(200, &[], &page(&format!("<Contents>{key}</Contents>")));
+        let listed = store.list(&request).await;
+        assert!(matches!(listed, Err(StoreError::BadAnswer(_))), "{key}");
+    }
+}
+
+#[tokio::test]
 async fn a_refused_key_of_a_batch_is_named() {
     let (server, _, store) = bench();
     let error = |key: &str, code: &str| {

@@ -5,7 +5,7 @@ use std::ops::{Bound, Range};
 
 use bytes::{Bytes, BytesMut};
 
-use super::super::{ListPage, ListRequest, Listed, PartDone, Result, StoreError, UploadId};
+use super::super::{ListPage, ListRequest, Listed, PartDone, Result, StoreError, UNMADE, UploadId};
 use super::PART_MIN;
 use crate::types::{ETag, Headers, ObjectId, ObjectKey, ObjectMeta, Precondition};
 
@@ -86,7 +86,7 @@ impl State {
         let holds = match when {
             Precondition::None => true,
             Precondition::IfAbsent => there.is_none(),
-            Precondition::IfMatch(etag) => there == Some(etag),
+            Precondition::IfMatch(etag) => there == Some(etag) && etag.as_str() != UNMADE,
         };
         holds.then_some(()).ok_or(StoreError::Precondition)
     }
@@ -102,7 +102,9 @@ impl State {
 
     pub(super) fn delete(&mut self, key: &ObjectKey, if_match: Option<&ETag>) -> Result<()> {
         match (self.objects.get(key), if_match) {
-            (Some(object), Some(etag)) if object.etag != *etag => Err(StoreError::Precondition),
+            (Some(object), Some(etag)) if object.etag != *etag || etag.as_str() == UNMADE => {
+                Err(StoreError::Precondition)
+            }
             _ => {
                 self.objects.remove(key);
                 Ok(())

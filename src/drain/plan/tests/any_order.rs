@@ -243,6 +243,7 @@ impl World {
             upload_open: Duration::from_secs(300),
             concurrency: 4,
             hurry: true,
+            unmade_dirs: false,
             asked: None,
         };
         let pending = gathered(self.pending.clone());
