@@ -56,6 +56,18 @@ pub struct Node {
 }
 
 impl Node {
+    /// A file that is a version in the bucket, of which nothing else is known.
+    #[must_use]
+    pub fn foreign(version: ObjectId, len: u64) -> Self {
+        Self {
+            kind: Kind::File,
+            len,
+            attrs: None,
+            modified: None,
+            content: Content::Remote(version, None),
+        }
+    }
+
     /// The extents of its sealed content; none for what has none.
     #[must_use]
     pub fn extents(&self) -> Extents {
