@@ -197,7 +197,8 @@ impl Handle {
         self.orders.send_modify(|orders| orders.wake += 1);
     }
 
-    /// Waits until nothing is pending but what is dead, open or held, or waits for such. `false`:
+    /// Waits until nothing is pending but what is dead, open or held, or waits for such. (What was
+    /// just closed may still be held for a moment; that is waited for.) `false`:
     /// the drain was stopped before. Ends only then: the caller sets a deadline.
     pub async fn drained(&self) -> bool {
         let mut question = 0;

@@ -38,6 +38,10 @@ const LOOKAHEAD: usize = 512;
 /// What keeps changing lingers no longer than so many times `linger`.
 const LINGERS_MAX: u32 = 5;
 
+/// `close` returns before the kernel tells that the last writer is gone: what was sealed so
+/// recently may be held by nobody any more.
+const RELEASE_MAX: Duration = Duration::from_secs(1);
+
 /// Whether publishes of one directory keep their order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
@@ -61,6 +65,8 @@ pub(super) struct Rules {
     pub(super) concurrency: usize,
     /// No lingering: somebody waits.
     pub(super) hurry: bool,
+    /// When somebody last asked for all to be sent, or whether it is.
+    pub(super) asked: Option<Instant>,
 }
 
 /// What a key's job in flight does.
@@ -153,7 +159,7 @@ pub(super) struct Plan {
     pub(super) jobs: Vec<Job>,
     /// When to plan again if nothing happens before.
     pub(super) next: Option<Instant>,
-    /// Nothing is pending but what is dead, open, held, or parked behind such.
+    /// Nothing is pending but what is dead, open, held for good, or parked behind such.
     pub(super) drained: bool,
 }
 
@@ -166,6 +172,13 @@ pub(super) fn due(entry: &Pending, rules: &Rules) -> Instant {
         return entry.since;
     }
     (entry.since + rules.linger).min(entry.unsent_since + rules.linger * LINGERS_MAX)
+}
+
+/// Until when the release of what is held may be on its way. What was sealed after the question
+/// is nothing the asker closed before.
+fn release(entry: &Pending, rules: &Rules) -> Option<Instant> {
+    let is_older = rules.asked.is_none_or(|asked| entry.since <= asked);
+    is_older.then_some(entry.since + RELEASE_MAX)
 }
 
 /// The plan.
@@ -293,6 +306,9 @@ impl<'a> Scan<'a> {
             if !entry.held {
                 self.plan.drained = false;
                 self.shared.add(key, entry);
+            } else if let Some(until) = release(entry, self.rules).filter(|at| *at > self.now) {
+                self.plan.drained = false;
+                self.wake(until);
             }
             return true;
         }

@@ -36,6 +36,8 @@ struct Loop {
     busy: Busy,
     pace: Pace,
     hurry: bool,
+    /// When somebody last wanted all to be sent, or to know whether it is.
+    asked: Option<Instant>,
     heeded: Orders,
     /// Jobs that ended since the last compaction.
     ended: usize,
@@ -85,6 +87,7 @@ impl Loop {
             busy: Busy::default(),
             pace: Pace::default(),
             hurry: false,
+            asked: None,
             heeded: Orders::default(),
             ended: 0,
             is_keeping: false,
@@ -94,6 +97,9 @@ impl Loop {
     fn heed(&mut self, orders: Orders) {
         let is_hurried = orders.hurry != self.heeded.hurry;
         self.hurry |= is_hurried;
+        if is_hurried || orders.asked != self.heeded.asked {
+            self.asked = Some(self.hands.tree.clock());
+        }
         if is_hurried || orders.wake != self.heeded.wake {
             self.pace.wake();
         }
@@ -143,6 +149,7 @@ impl Loop {
             upload_open: config.upload_open,
             concurrency,
             hurry: self.hurry,
+            asked: self.asked,
         };
         self.busy.jobs = self.jobs.len();
         self.busy.removing = self.jobs.values().any(Job::is_removal);

@@ -85,11 +85,18 @@ fn random() -> u64 {
 }
 
 /// Waits before the next attempt. `false`: its time would be past `deadline`.
-async fn paused(config: &Config, repeat: u32, deadline: Instant) -> bool {
+async fn paused(
+    config: &Config,
+    op: Op,
+    error: &StoreError,
+    repeat: u32,
+    deadline: Instant,
+) -> bool {
     let pause = wait(config, repeat, random());
     if Instant::now() + pause >= deadline {
         return false;
     }
+    tracing::debug!(%op, %error, ?pause, "a request failed and is tried again");
     sleep(pause).await;
     true
 }
@@ -130,7 +137,7 @@ impl Retry {
             match timeout(left, attempt()).await {
                 Err(_) => return Err(StoreError::Deadline),
                 Ok(Err(error)) if error.is_transient() => {
-                    if !paused(&self.config, repeat, deadline).await {
+                    if !paused(&self.config, op, &error, repeat, deadline).await {
                         return Err(error);
                     }
                 }
@@ -141,7 +148,7 @@ impl Retry {
     }
 
     /// A call that carries `payload` up.
-    async fn upload<T, F, Fut>(&self, payload: &Payload, attempt: F) -> Result<T>
+    async fn upload<T, F, Fut>(&self, op: Op, payload: &Payload, attempt: F) -> Result<T>
     where
         F: Fn(Payload) -> Fut + Send + Sync,
         Fut: Future<Output = Result<T>> + Send,
@@ -168,7 +175,7 @@ impl Retry {
                         resends += u32::from(moved);
                     }
                     if resends >= self.config.resends
-                        || !paused(&self.config, repeat, at + self.config.data).await
+                        || !paused(&self.config, op, &error, repeat, at + self.config.data).await
                     {
                         return Err(error);
                     }
@@ -205,7 +212,7 @@ impl ObjectStore for Retry {
         let Download { meta, range, body } = loop {
             match self.once(key, range.clone(), if_match).await {
                 Err(error) if error.is_transient() => {
-                    if !paused(&self.config, repeat, deadline).await {
+                    if !paused(&self.config, Op::Get, &error, repeat, deadline).await {
                         return Err(error);
                     }
                 }
@@ -239,7 +246,7 @@ impl ObjectStore for Retry {
     ) -> Result<ObjectMeta> {
         let attempt =
             |watched: Payload| async move { self.inner.put(key, &watched, headers, when).await };
-        self.upload(payload, attempt).await
+        self.upload(Op::Put, payload, attempt).await
     }
 
     async fn create_multipart(&self, key: &ObjectKey, headers: &Headers) -> Result<UploadId> {
@@ -257,7 +264,7 @@ impl ObjectStore for Retry {
         let attempt = |watched: Payload| async move {
             self.inner.upload_part(key, upload, number, &watched).await
         };
-        self.upload(payload, attempt).await
+        self.upload(Op::UploadPart, payload, attempt).await
     }
 
     async fn copy_part(

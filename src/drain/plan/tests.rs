@@ -76,6 +76,7 @@ impl Scene {
                 upload_open: Duration::from_secs(300),
                 concurrency: 4,
                 hurry: false,
+                asked: None,
             },
         }
     }
@@ -161,6 +162,33 @@ fn what_is_held_open_is_sent_after_upload_open_and_not_sooner_in_a_hurry() {
     assert_eq!((shown(&plan).len(), plan.drained), (0, true));
     assert_eq!(plan.next, Some(scene.start + Duration::from_secs(300)));
     assert_eq!(shown(&scene.plan_at(300)), ["send a"]);
+}
+
+#[test]
+fn what_was_just_closed_is_waited_for_although_it_is_still_held() {
+    let mut scene = Scene::new();
+    let second = Duration::from_secs(1);
+    scene.add("a", 1, object(local(1, 9)), Base::Absent).held = true;
+    scene.rules.hurry = true;
+    for asked in [None, Some(scene.start), Some(scene.start + second)] {
+        scene.rules.asked = asked;
+        let plan = scene.plan_at(0);
+        assert_eq!((shown(&plan).len(), plan.drained), (0, false));
+        assert_eq!(plan.next, Some(scene.start + second));
+        assert!(scene.plan_at(1).drained, "it is held by somebody");
+    }
+    scene.pending[0].1.held = false;
+    assert_eq!(shown(&scene.plan_at(0)), ["send a"]);
+}
+
+#[test]
+fn what_is_sealed_again_and_again_after_the_question_is_not_waited_for() {
+    let mut scene = Scene::new();
+    scene.rules.asked = Some(scene.start);
+    let sealed = scene.start + Duration::from_secs(2);
+    let entry = scene.add("db", 1, object(local(1, 9)), Base::Absent);
+    (entry.held, entry.since) = (true, sealed);
+    assert!(scene.plan_at(2).drained);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::super::{Body, Result, StoreError};
+use super::super::{Body, Op, Result, StoreError};
 use super::progress::stalled;
 use super::{Retry, paused};
 use crate::types::ObjectId;
@@ -72,7 +72,14 @@ impl Resumed {
             let config = self.retry.config;
             if !error.is_transient()
                 || self.at >= self.end
-                || !paused(&config, self.repeat, self.moved + config.data).await
+                || !paused(
+                    &config,
+                    Op::Get,
+                    &error,
+                    self.repeat,
+                    self.moved + config.data,
+                )
+                .await
             {
                 return Err(error);
             }

@@ -243,6 +243,7 @@ impl World {
             upload_open: Duration::from_secs(300),
             concurrency: 4,
             hurry: true,
+            asked: None,
         };
         let pending = gathered(self.pending.clone());
         plan(&pending, &busy, self.start, &rules)
