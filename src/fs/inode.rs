@@ -27,7 +27,8 @@ struct Inode {
     lookups: u64,
     children: u64,
     open: Option<Arc<OpenFile>>,
-    orphan: Option<Orphan>,
+    /// Boxed: nearly all have none.
+    orphan: Option<Box<Orphan>>,
 }
 
 /// What an inode was when its name was removed or replaced, for who has it open or is opening it.
@@ -194,14 +195,14 @@ impl Table {
     pub(super) fn keep(&mut self, parent: Ino, name: &Name, orphan: Option<Orphan>) {
         let ino = self.peek(parent, name);
         if let Some(node) = ino.and_then(|ino| self.nodes.get_mut(&ino)) {
-            node.orphan = orphan;
+            node.orphan = orphan.map(Box::new);
         }
     }
 
     /// What an inode without a name was.
     pub(super) fn orphan(&mut self, ino: Ino) -> Option<&mut Node> {
         let node = self.nodes.get_mut(&ino)?;
-        let (orphan, _) = node.orphan.as_mut()?;
+        let (orphan, _) = &mut **node.orphan.as_mut()?;
         node.edge.is_none().then_some(orphan)
     }
 

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::log::Change;
-use crate::tree::{Content, Node, View};
+use crate::tree::{Content, Freshness, Node, View};
 use crate::types::{Attrs, Extents, Generation, Kind, Name, RelKey, RelPath, Seq, Want};
 
 use super::learn::Learnt;
@@ -78,9 +78,15 @@ impl Fs {
         if !is_dir(old) {
             return Ok(());
         }
-        if !self.tree.view(|view| view.subtree(old)).1 {
-            match self.learner.deep(old, self.config.rename_limit).await {
+        let complete = self.tree.view(|view| view.subtree(old)).1;
+        if complete != Some(Freshness::Fresh) {
+            match self
+                .learner
+                .deep(old, self.config.rename_limit, complete.is_some())
+                .await
+            {
                 Learnt::Yes => {}
+                Learnt::Silence if complete.is_some() => {}
                 Learnt::Silence => return Err(FsError::Unreachable),
                 Learnt::Refused(error) => return Err(error.into()),
             }
@@ -208,14 +214,14 @@ fn move_dir(
     new: &RelPath,
     limits: (usize, usize),
 ) -> Result<(Vec<Change>, Vec<RelPath>)> {
-    let (nodes, is_complete) = view.subtree(old);
+    let (nodes, complete) = view.subtree(old);
     let in_bucket = nodes
         .iter()
         .filter(|(_, node)| matches!(node.content, Content::Remote(..)));
     if in_bucket.count() > limits.0 {
         return Err(FsError::TooManyObjects);
     }
-    if !is_complete && view.listed(old).is_none() && nodes.is_empty() {
+    if complete.is_none() && view.listed(old).is_none() && nodes.is_empty() {
         return Err(FsError::Unreachable);
     }
     let mut dirs = std::collections::BTreeSet::from([old.clone()]);

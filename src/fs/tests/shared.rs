@@ -219,3 +219,17 @@ async fn a_size_is_not_shown_as_it_was_before_a_seal_that_came_in_between() {
     let ino = world.at("f").await.unwrap().ino;
     assert_eq!(world.fs.stat(ino, &path, &before).size, 18);
 }
+
+#[tokio::test]
+async fn a_directory_that_is_wholly_known_is_renamed_while_the_bucket_is_silent() {
+    let world = World::with_ttl(Duration::ZERO);
+    world.mkdir("d").await.unwrap();
+    world.put("d/f", b"x").await.unwrap();
+    world.twin.put_behind("unknown/f", "x", Headers::default());
+    world.at("unknown").await.unwrap();
+    world.fs.starts_offline();
+    world.rename("d", "e").await.unwrap();
+    assert_eq!(world.names("e").await.unwrap(), ["f"]);
+    let unknown = world.rename("unknown", "known").await;
+    assert_eq!(unknown, Err(FsError::Unreachable));
+}
