@@ -63,14 +63,14 @@ impl Fs {
         {
             edit(&mut draft.attrs);
         }
-        let Some(path) = self.names.lock().path(ino) else {
-            if let Some(file) = &file
-                && let Some((node, _)) = &mut file.inner.lock().orphan
-            {
+        let path = {
+            let mut table = self.names.lock();
+            if let Some(node) = table.orphan(ino) {
                 edit(node.attrs.get_or_insert_default());
             }
-            return Ok(());
+            table.path(ino)
         };
+        let Some(path) = path else { return Ok(()) };
         self.look(&path).await?;
         let (path, seq) = {
             let table = self.names.lock();
@@ -98,29 +98,36 @@ impl Fs {
         Ok(self.log.flushed(seq).await?)
     }
 
-    /// What a node shows, with what its draft has changed.
+    /// What is shown of an inode, at `path` a `node` when that was looked up. The draft is asked
+    /// first, and then the node again: between a look at the node and one at the draft a seal would
+    /// show neither, and a size shorter than what was written makes the kernel lose bytes.
     pub(super) fn stat(&self, ino: Ino, path: &RelPath, node: &Node) -> Stat {
-        let root;
-        let mut attrs = node.attrs.as_ref();
         if path.is_root() {
-            root = self.root.lock().clone();
-            attrs = Some(&root);
+            let attrs = self.root.lock().clone();
+            return self.shown(ino, node, Some(&attrs));
         }
-        let shown = self.shown(ino, node, attrs);
         let open = self.names.lock().open_file(ino);
-        let Some(open) = open else { return shown };
-        let inner = open.inner.lock();
-        match (&inner.draft, &inner.shown) {
-            (Some(draft), _) => Stat {
-                size: draft.len,
-                ..self.shown(ino, node, Some(&draft.attrs))
-            },
+        let inner = open.as_ref().map(|open| open.inner.lock());
+        if let Some(draft) = inner.as_ref().and_then(|inner| inner.draft.as_ref()) {
+            let mut node = node.clone();
+            node.len = draft.len;
+            return self.shown(ino, &node, Some(&draft.attrs));
+        }
+        let now = match self.tree.view(|view| view.lookup(path)) {
+            Seen::Here(mut now, _) => {
+                now.kind = node.kind;
+                *now
+            }
+            Seen::NotHere(_) | Seen::Unknown => node.clone(),
+        };
+        let shown = self.shown(ino, &now, now.attrs.as_ref());
+        match inner.as_ref().map(|inner| (inner, &inner.shown)) {
             // Its handles read on what they had when they were opened.
-            (None, Some(Shown::Foreign(_, size))) if inner.differs(node) => Stat {
+            Some((inner, Some(Shown::Foreign(_, size)))) if inner.differs(&now) => Stat {
                 size: *size,
                 ..shown
             },
-            (None, _) => shown,
+            _ => shown,
         }
     }
 
@@ -158,10 +165,14 @@ impl Fs {
         }
     }
 
+    /// What is shown of an inode whose name is gone.
     pub(super) fn orphan_stat(&self, ino: Ino) -> Result<Stat> {
-        let open = self.names.lock().open_file(ino).ok_or(FsError::NotFound)?;
-        let inner = open.inner.lock();
-        let node = match (&inner.draft, &inner.orphan, &inner.shown) {
+        let open = self.names.lock().open_file(ino);
+        let inner = open.as_ref().map(|open| open.inner.lock());
+        let draft = inner.as_ref().and_then(|inner| inner.draft.as_ref());
+        let orphan = self.names.lock().orphan(ino).cloned();
+        let shown = inner.as_ref().and_then(|inner| inner.shown.as_ref());
+        let node = match (draft, orphan, shown) {
             (Some(draft), _, _) => Node {
                 kind: Kind::File,
                 len: draft.len,
@@ -169,20 +180,15 @@ impl Fs {
                 modified: None,
                 content: Content::None,
             },
-            (None, Some((node, _)), _) => node.clone(),
-            (None, None, Some(Shown::Foreign(id, size))) => Node {
-                kind: Kind::File,
-                len: *size,
-                attrs: None,
-                modified: None,
-                content: Content::Remote(id.clone(), None),
-            },
-            (None, None, _) => return Err(FsError::Stale),
+            (None, Some(node), _) => node,
+            (None, None, Some(Shown::Foreign(id, size))) => Node::foreign(id.clone(), *size),
+            (None, None, Some(Shown::Own(_))) => return Err(FsError::Stale),
+            (None, None, None) => return Err(FsError::NotFound),
         };
-        let attrs = node.attrs.clone();
+        let attrs = node.attrs.as_ref();
         Ok(Stat {
             nlink: 0,
-            ..self.shown(ino, &node, attrs.as_ref())
+            ..self.shown(ino, &node, attrs)
         })
     }
 }

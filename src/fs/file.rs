@@ -15,7 +15,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::tree::{Content, Node, Pin};
+use crate::tree::{Content, Node};
 use crate::types::{ObjectId, Seq};
 
 use super::Ino;
@@ -61,8 +61,6 @@ pub(super) struct Inner {
     pub(super) shown: Option<Shown>,
     /// The last generation made of it: whoever finds nothing left to seal waits for its flush.
     pub(super) sealed: Option<Seq>,
-    /// The content when its name was removed or replaced.
-    pub(super) orphan: Option<(Node, Pin)>,
     /// What the kernel's pages were made from.
     pub(super) pages: Option<Shown>,
     /// The disk failed to take this file's bytes: nothing of it is acknowledged any more.

@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::tree::{Node, Pin};
 use crate::types::{Kind, Name, RelPath};
 
 use super::Ino;
@@ -26,7 +27,12 @@ struct Inode {
     lookups: u64,
     children: u64,
     open: Option<Arc<OpenFile>>,
+    /// Boxed: nearly all have none.
+    orphan: Option<Box<Orphan>>,
 }
+
+/// What an inode was when its name was removed or replaced, for who has it open or is opening it.
+pub(super) type Orphan = (Node, Pin);
 
 /// All inodes that the kernel knows.
 #[derive(Debug)]
@@ -44,6 +50,7 @@ impl Table {
             lookups: 1,
             children: 0,
             open: None,
+            orphan: None,
         };
         Self {
             nodes: HashMap::from([(ROOT, root)]),
@@ -104,6 +111,7 @@ impl Table {
                 lookups: 0,
                 children: 0,
                 open: None,
+                orphan: None,
             },
         );
         if let Some(parent) = self.nodes.get_mut(&parent) {
@@ -181,6 +189,21 @@ impl Table {
     /// What the handles of the inode at a name share, if it is open.
     pub(super) fn open_at(&self, parent: Ino, name: &Name) -> Option<Arc<OpenFile>> {
         self.open_file(self.peek(parent, name)?)
+    }
+
+    /// What the inode at a name is to stay when it loses that name next.
+    pub(super) fn keep(&mut self, parent: Ino, name: &Name, orphan: Option<Orphan>) {
+        let ino = self.peek(parent, name);
+        if let Some(node) = ino.and_then(|ino| self.nodes.get_mut(&ino)) {
+            node.orphan = orphan.map(Box::new);
+        }
+    }
+
+    /// What an inode without a name was.
+    pub(super) fn orphan(&mut self, ino: Ino) -> Option<&mut Node> {
+        let node = self.nodes.get_mut(&ino)?;
+        let (orphan, _) = &mut **node.orphan.as_mut()?;
+        node.edge.is_none().then_some(orphan)
     }
 
     /// Takes its name from an inode.

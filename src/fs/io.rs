@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::{Bytes, BytesMut};
 
 use crate::read::{ReadError, Window};
-use crate::tree::{Content, Node, Pin, Seen};
+use crate::tree::{Node, Pin, Seen};
 use crate::types::{Attrs, Base, Extents, FileNo, RelKey, Source};
 
 use super::draft::Draft;
@@ -324,8 +324,11 @@ impl Fs {
     }
 
     /// The node that an open file without a draft shows.
-    fn clean_node(&self, ino: Ino, inner: &Inner) -> Result<Node> {
-        let path = self.names.lock().path(ino);
+    pub(super) fn clean_node(&self, ino: Ino, inner: &Inner) -> Result<Node> {
+        let (path, orphan) = {
+            let mut table = self.names.lock();
+            (table.path(ino), table.orphan(ino).cloned())
+        };
         if let Some(path) = path
             && let Seen::Here(node, _) = self.tree.view(|view| view.lookup(&path))
             && inner
@@ -335,15 +338,9 @@ impl Fs {
         {
             return Ok(*node);
         }
-        match (&inner.orphan, &inner.shown) {
-            (Some((node, _)), _) => Ok(node.clone()),
-            (None, Some(Shown::Foreign(id, size))) => Ok(Node {
-                kind: crate::types::Kind::File,
-                len: *size,
-                attrs: None,
-                modified: None,
-                content: Content::Remote(id.clone(), None),
-            }),
+        match (orphan, &inner.shown) {
+            (Some(node), _) => Ok(node),
+            (None, Some(Shown::Foreign(id, size))) => Ok(Node::foreign(id.clone(), *size)),
             (None, _) => Err(FsError::Stale),
         }
     }

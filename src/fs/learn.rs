@@ -132,8 +132,14 @@ impl Learner {
     }
 
     /// All keys below a directory, if they are not more than `limit`.
-    pub(super) async fn deep(self: &Arc<Self>, path: &RelPath, limit: usize) -> Learnt {
-        self.wait(Question::Deep(path.clone(), limit), true).await
+    pub(super) async fn deep(
+        self: &Arc<Self>,
+        path: &RelPath,
+        limit: usize,
+        is_known: bool,
+    ) -> Learnt {
+        self.wait(Question::Deep(path.clone(), limit), !is_known)
+            .await
     }
 
     /// The attributes of the object at a key.

@@ -149,10 +149,11 @@ impl Fs {
         self.must_be_writable()?;
         let name = Name::from_bytes(name)?;
         self.see(parent, &name).await?;
-        let seq = self.locked(parent, &name, |table, inner| {
-            let path = child(table, parent, &name)?;
+        let seq = {
+            let mut table = self.names.lock();
+            let path = child(&table, parent, &name)?;
             let key = RelKey::file(&path);
-            let pin = inner.is_some().then(|| self.pinned(&path));
+            let pin = self.pinned(&path);
             let mut removed = None;
             let seq = self.tree.change::<FsError>(|view| {
                 let node = here(view, &path)?;
@@ -171,12 +172,10 @@ impl Fs {
                     Vec::new(),
                 ))
             })?;
-            if let Some(inner) = inner {
-                inner.orphan = removed.zip(pin);
-            }
+            table.keep(parent, &name, removed.zip(Some(pin)));
             table.detach(parent, &name);
-            Ok::<_, FsError>(seq)
-        })?;
+            seq
+        };
         Ok(self.log.flushed(seq).await?)
     }
 
@@ -310,8 +309,8 @@ impl Fs {
         }
     }
 
-    /// Keeps the data files of what is at a path, for handles that outlive its name. (Before the
-    /// name goes: with it goes what keeps them.)
+    /// Keeps the data files of what is at a path, for handles that outlive its name. Before the name
+    /// goes: with it goes what keeps them.
     pub(super) fn pinned(&self, path: &RelPath) -> Pin {
         let extents = match self.tree.view(|view| view.lookup(path)) {
             Seen::Here(node, _) => node.extents(),

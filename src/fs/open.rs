@@ -198,7 +198,7 @@ impl Fs {
 
     fn may_enter(&self, table: &mut Table, ino: Ino, inner: &mut Inner) -> Result<()> {
         let Some(path) = table.path(ino) else {
-            return if inner.handles > 0 {
+            return if inner.handles > 0 || table.orphan(ino).is_some() {
                 Ok(())
             } else {
                 Err(FsError::Stale)
@@ -296,7 +296,6 @@ impl Fs {
 
     fn forget_content(&self, inner: &mut Inner) {
         inner.shown = None;
-        inner.orphan = None;
         inner.poisoned = None;
         if let Some(draft) = inner.draft.take() {
             self.unbuffer(draft.buffer.len());

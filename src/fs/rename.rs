@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::log::Change;
-use crate::tree::{Content, Node, View};
+use crate::tree::{Content, Freshness, Node, View};
 use crate::types::{Attrs, Extents, Generation, Kind, Name, RelKey, RelPath, Seq, Want};
 
 use super::learn::Learnt;
@@ -38,19 +38,15 @@ impl Fs {
         let (old, _) = self.see(from.0, &from.1).await?;
         let (new, _) = self.see(to.0, &to.1).await?;
         self.know_subtrees(&old, &new).await?;
-        let (moved, file, new) = self.locked(to.0, &to.1, |table, inner| {
-            let old = child(table, from.0, &from.1)?;
-            let new = child(table, to.0, &to.1)?;
+        let (moved, file, new) = {
+            let mut table = self.names.lock();
+            let old = child(&table, from.0, &from.1)?;
+            let new = child(&table, to.0, &to.1)?;
             if old == new {
-                let moved = self.tree.view(|view| here(view, &old)).map(|_| Moved {
-                    seq: Seq(0),
-                    replaced: None,
-                    dirs: Vec::new(),
-                })?;
-                return Ok((moved, None, new));
+                return self.tree.view(|view| here(view, &old)).map(|_| ());
             }
-            let pin = inner.is_some().then(|| self.pinned(&new));
-            let moved = match flags {
+            let pin = self.pinned(&new);
+            let mut moved = match flags {
                 RenameFlags::Exchange => self.exchange(&old, &new)?,
                 RenameFlags::Replace => self.move_to(&old, &new, false)?,
                 RenameFlags::NoReplace => self.move_to(&old, &new, true)?,
@@ -59,13 +55,11 @@ impl Fs {
             if flags == RenameFlags::Exchange {
                 table.exchange(a, b);
             } else {
+                table.keep(to.0, &to.1, moved.replaced.take().zip(Some(pin)));
                 table.rename(a, b);
-                if let Some(inner) = inner {
-                    inner.orphan = moved.replaced.clone().zip(pin);
-                }
             }
-            Ok::<_, FsError>((moved, table.open_at(to.0, &to.1), new))
-        })?;
+            (moved, table.open_at(to.0, &to.1), new)
+        };
         if let Some(file) = file {
             self.carried(&file, &new, moved.seq);
         }
@@ -84,9 +78,15 @@ impl Fs {
         if !is_dir(old) {
             return Ok(());
         }
-        if !self.tree.view(|view| view.subtree(old)).1 {
-            match self.learner.deep(old, self.config.rename_limit).await {
+        let complete = self.tree.view(|view| view.subtree(old)).1;
+        if complete != Some(Freshness::Fresh) {
+            match self
+                .learner
+                .deep(old, self.config.rename_limit, complete.is_some())
+                .await
+            {
                 Learnt::Yes => {}
+                Learnt::Silence if complete.is_some() => {}
                 Learnt::Silence => return Err(FsError::Unreachable),
                 Learnt::Refused(error) => return Err(error.into()),
             }
@@ -214,14 +214,14 @@ fn move_dir(
     new: &RelPath,
     limits: (usize, usize),
 ) -> Result<(Vec<Change>, Vec<RelPath>)> {
-    let (nodes, is_complete) = view.subtree(old);
+    let (nodes, complete) = view.subtree(old);
     let in_bucket = nodes
         .iter()
         .filter(|(_, node)| matches!(node.content, Content::Remote(..)));
     if in_bucket.count() > limits.0 {
         return Err(FsError::TooManyObjects);
     }
-    if !is_complete && view.listed(old).is_none() && nodes.is_empty() {
+    if complete.is_none() && view.listed(old).is_none() && nodes.is_empty() {
         return Err(FsError::Unreachable);
     }
     let mut dirs = std::collections::BTreeSet::from([old.clone()]);

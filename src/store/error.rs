@@ -98,7 +98,7 @@ impl fmt::Display for StoreError {
             Self::Invalid(text) => write!(f, "refused as invalid: {text}"),
             Self::NotImplemented(text) => write!(f, "the server lacks it: {text}"),
             Self::BadDigest => write!(f, "the bytes arrived damaged"),
-            Self::Throttled => write!(f, "the server is busy (SlowDown or the like)"),
+            Self::Throttled => write!(f, "the server asks to slow down (SlowDown or the like)"),
             Self::Link(text) => write!(f, "no answer: {text}"),
             Self::Deadline => write!(f, "no answer in time"),
             Self::Disk(errno) => {

@@ -115,6 +115,16 @@ impl State {
         self.sources.forget(file);
     }
 
+    /// A generation with what was moved named by where it is now.
+    fn renamed(&self, generation: &Generation) -> Generation {
+        let is_there = |version: &ObjectId| {
+            let key = RelKey::parse(version.key.as_str());
+            let known = key.and_then(|key| self.remote.known(&key));
+            known.is_some_and(|known| known.etag == version.etag)
+        };
+        self.sources.renamed(generation, &is_there)
+    }
+
     fn set(&mut self, seq: Seq, change: Change, now: Instant) {
         let old = self.pending.take(&change.key);
         let over_gone = matches!(change.want, Want::Open { .. })
@@ -122,7 +132,7 @@ impl State {
                 old.over_gone || (old.want == Want::Gone && (old.begun || old.base != Base::Absent))
             });
         let want = match change.want {
-            Want::Object(generation) => Want::Object(self.sources.renamed(&generation).into()),
+            Want::Object(generation) => Want::Object(self.renamed(&generation).into()),
             other => other,
         };
         let entry = Pending {
@@ -208,7 +218,7 @@ impl State {
                 continue;
             };
             if let Want::Object(generation) = &entry.want {
-                entry.want = Want::Object(self.sources.renamed(generation).into());
+                entry.want = Want::Object(self.renamed(generation).into());
             }
             self.pending.put(key, entry);
         }

@@ -287,18 +287,22 @@ impl Remote {
         }
     }
 
-    /// All objects known below a directory, and whether all directories below it are listed since
-    /// `fresh`.
+    /// All objects known below a directory, and since when they are all there are; `None` if some
+    /// directory was never listed.
     #[must_use]
-    pub(super) fn below(&self, path: &RelPath, fresh: Instant) -> (Vec<(RelKey, Known)>, bool) {
-        let (mut found, mut complete) = (Vec::new(), true);
+    pub(super) fn below(
+        &self,
+        path: &RelPath,
+        now: Instant,
+    ) -> (Vec<(RelKey, Known)>, Option<Instant>) {
+        let (mut found, mut complete) = (Vec::new(), Some(now));
         let mut todo = vec![path.clone()];
         while let Some(path) = todo.pop() {
             let Some(dir) = self.dirs.get(&path) else {
-                complete = false;
+                complete = None;
                 continue;
             };
-            complete &= dir.listed.is_some_and(|at| at >= fresh);
+            complete = complete.min(dir.listed);
             for (name, slot) in &dir.names {
                 let child = path.join(name);
                 if let Some(known) = slot.file.present() {

@@ -129,9 +129,15 @@ impl Sources {
         }
     }
 
-    /// `generation`, with what was moved named by its new place.
-    pub(super) fn renamed(&self, generation: &Generation) -> Generation {
+    /// `generation`, with what was moved named by its new place. `is_there`: a version that is at
+    /// its key now, so named rightly: the same bytes, written again, are the same version.
+    pub(super) fn renamed(
+        &self,
+        generation: &Generation,
+        is_there: &dyn Fn(&ObjectId) -> bool,
+    ) -> Generation {
         let place = |from: &Source| match from {
+            Source::Remote { object, .. } if is_there(object) => None,
             Source::Local { file, offset } => self.sent.get(file).map(|all| (all, *offset)),
             Source::Remote { object, offset } => {
                 self.replaced.get(object).map(|all| (all, *offset))
@@ -220,8 +226,14 @@ mod tests {
         let moved = sources.learn(&sent, &new, &|_| false);
         let newer = of(&[remote(0, 100, &old, 0), local(100, 20, 0)]);
         assert!(moved.concerns(&newer.extents));
+        let is_back = |version: &ObjectId| *version == old;
+        assert_eq!(
+            sources.renamed(&newer, &is_back),
+            newer,
+            "the old version is there again"
+        );
         let expected = of(&[remote(0, 100, &new, 0), local(100, 20, 0)]);
-        assert_eq!(sources.renamed(&newer), expected);
+        assert_eq!(sources.renamed(&newer, &|_| false), expected);
     }
 
     #[test]
@@ -233,7 +245,7 @@ mod tests {
         }
         let draft = of(&[remote(0, 100, &all[0], 0), local(100, 9, 0)]);
         let expected = of(&[remote(0, 100, &all[2], 0), local(100, 9, 0)]);
-        assert_eq!(sources.renamed(&draft), expected);
+        assert_eq!(sources.renamed(&draft, &|_| false), expected);
     }
 
     #[test]
@@ -244,7 +256,7 @@ mod tests {
         sources.learn(&of(&[remote(7, SHARED_MIN, &old, 0)]), &new, &|_| false);
         let draft = of(&[local(0, SHARED_MIN, 5)]);
         assert_eq!(
-            sources.renamed(&draft),
+            sources.renamed(&draft, &|_| false),
             of(&[remote(0, SHARED_MIN, &new, 7)])
         );
     }
@@ -255,9 +267,12 @@ mod tests {
         let sent = of(&[remote(0, 9, &source, 0)]);
         let mut sources = Sources::default();
         sources.learn(&sent, &copy, &|_| false);
-        assert_eq!(sources.renamed(&sent), sent);
+        assert_eq!(sources.renamed(&sent, &|_| false), sent);
         sources.learn(&sent, &copy, &|_| true);
-        assert_eq!(sources.renamed(&sent), of(&[remote(0, 9, &copy, 0)]));
+        assert_eq!(
+            sources.renamed(&sent, &|_| false),
+            of(&[remote(0, 9, &copy, 0)])
+        );
     }
 
     #[test]

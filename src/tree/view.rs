@@ -56,6 +56,18 @@ pub struct Node {
 }
 
 impl Node {
+    /// A file that is a version in the bucket, of which nothing else is known.
+    #[must_use]
+    pub fn foreign(version: ObjectId, len: u64) -> Self {
+        Self {
+            kind: Kind::File,
+            len,
+            attrs: None,
+            modified: None,
+            content: Content::Remote(version, None),
+        }
+    }
+
     /// The extents of its sealed content; none for what has none.
     #[must_use]
     pub fn extents(&self) -> Extents {
@@ -82,6 +94,7 @@ pub enum Seen {
 #[derive(Debug)]
 pub struct View<'a> {
     state: &'a State,
+    now: Instant,
     fresh_since: Instant,
 }
 
@@ -89,6 +102,7 @@ impl<'a> View<'a> {
     pub(super) fn new(state: &'a State, now: Instant, ttl: Duration) -> Self {
         Self {
             state,
+            now,
             fresh_since: now.checked_sub(ttl).unwrap_or(now),
         }
     }
@@ -203,10 +217,10 @@ impl<'a> View<'a> {
     }
 
     /// Every visible key at or below the directory `path` with its content, and whether all of it
-    /// is known freshly enough to be moved.
+    /// is known, and how fresh.
     #[must_use]
-    pub fn subtree(&self, path: &RelPath) -> (Vec<(RelKey, Node)>, bool) {
-        let (known, is_complete) = self.state.remote.below(path, self.fresh_since);
+    pub fn subtree(&self, path: &RelPath) -> (Vec<(RelKey, Node)>, Option<Freshness>) {
+        let (known, complete) = self.state.remote.below(path, self.now);
         let mut found: Vec<(RelKey, Node)> = Vec::new();
         let marker = self.state.remote.known(&RelKey::dir(path));
         let own = marker.map(|known| (RelKey::dir(path), known));
@@ -226,7 +240,7 @@ impl<'a> View<'a> {
                 found.push((key.clone(), self.pending_node(&key.path(), entry)));
             }
         }
-        (found, is_complete)
+        (found, complete.map(|since| self.freshness(since)))
     }
 
     /// Why changes in the directory of `path` are refused by S3, if one was.

@@ -114,3 +114,25 @@ async fn what_keeps_changing_is_unsent_since_its_first_close_and_no_later() {
     }
     assert_eq!(unsent(&world).unwrap().0, first.0);
 }
+
+#[tokio::test]
+async fn a_file_that_is_again_what_it_was_is_appended_to_by_reference() {
+    let world = World::new();
+    let bytes = vec![5u8; 9 << 20];
+    for round in 0..2 {
+        world.put("big", &bytes).await.unwrap();
+        world.drain().await;
+        let before = world.twin.counts();
+        let (ino, fh) = world
+            .open("big", libc::O_WRONLY | libc::O_APPEND)
+            .await
+            .unwrap();
+        world.write(ino, fh, 9 << 20, b"tail").await.unwrap();
+        world.close(ino, fh).await.unwrap();
+        world.drain().await;
+        let counts = world.twin.counts().since(&before);
+        assert!(counts.up < 1 << 20, "round {round}: {counts:?}");
+        world.unlink("big").await.unwrap();
+        world.drain().await;
+    }
+}

@@ -191,3 +191,45 @@ async fn a_name_that_is_too_long_is_told_from_one_that_is_not_there() {
     let looked = world.fs.lookup(Ino(1), b"\xff").await.unwrap_err();
     assert_eq!(looked, FsError::NotFound);
 }
+
+#[tokio::test]
+async fn a_file_that_was_looked_up_can_be_opened_though_its_name_was_replaced_meanwhile() {
+    let world = World::new();
+    world.put("new", b"new").await.unwrap();
+    world.put("f", &[7; 100_000]).await.unwrap();
+    let ino = world.at("f").await.unwrap().ino;
+    world.rename("new", "f").await.unwrap();
+    let fh = world.fs.open(ino, libc::O_RDONLY, ME).await.unwrap().fh;
+    assert_eq!(world.fs.tree.unreferenced(), []);
+    assert_eq!(world.fs.getattr(ino, None).await.unwrap().nlink, 0);
+    let read = world.fs.read(ino, fh, 0, 100_000).await.unwrap();
+    assert_eq!(read, vec![7; 100_000]);
+    world.close(ino, fh).await.unwrap();
+    world.fs.forget(ino, u64::MAX);
+    assert_eq!(world.fs.tree.unreferenced().len(), 1);
+}
+
+#[tokio::test]
+async fn a_size_is_not_shown_as_it_was_before_a_seal_that_came_in_between() {
+    let world = World::new();
+    world.put("f", b"short").await.unwrap();
+    let path = RelPath::new("f").unwrap();
+    let before = world.fs.tree.view(|view| names::here(view, &path)).unwrap();
+    world.put("f", b"longer than it was").await.unwrap();
+    let ino = world.at("f").await.unwrap().ino;
+    assert_eq!(world.fs.stat(ino, &path, &before).size, 18);
+}
+
+#[tokio::test]
+async fn a_directory_that_is_wholly_known_is_renamed_while_the_bucket_is_silent() {
+    let world = World::with_ttl(Duration::ZERO);
+    world.mkdir("d").await.unwrap();
+    world.put("d/f", b"x").await.unwrap();
+    world.twin.put_behind("unknown/f", "x", Headers::default());
+    world.at("unknown").await.unwrap();
+    world.fs.starts_offline();
+    world.rename("d", "e").await.unwrap();
+    assert_eq!(world.names("e").await.unwrap(), ["f"]);
+    let unknown = world.rename("unknown", "known").await;
+    assert_eq!(unknown, Err(FsError::Unreachable));
+}
