@@ -233,3 +233,23 @@ async fn a_directory_that_is_wholly_known_is_renamed_while_the_bucket_is_silent(
     let unknown = world.rename("unknown", "known").await;
     assert_eq!(unknown, Err(FsError::Unreachable));
 }
+
+#[tokio::test]
+async fn a_truncate_does_not_vouch_for_pages_that_the_kernel_has_from_before() {
+    let world = World::with_ttl(Duration::ZERO);
+    world.twin.put_behind("f", "one", Headers::default());
+    assert_eq!(world.get("f").await.unwrap(), b"one");
+    world.twin.put_behind("f", "two", Headers::default());
+    let ino = world.at("f").await.unwrap().ino;
+    // A truncate under way, as it is before it ends.
+    let file = world.fs.enter(ino, true).unwrap();
+    world.fs.cut(&file, 2).await.unwrap();
+    let first = world.fs.open(ino, libc::O_RDONLY, ME).await.unwrap();
+    let second = world.fs.open(ino, libc::O_RDONLY, ME).await.unwrap();
+    assert_eq!((first.keep_cache, second.keep_cache), (false, true));
+    world.fs.leave(file, true).await.unwrap();
+    for fh in [first.fh, second.fh] {
+        world.close(ino, fh).await.unwrap();
+    }
+    assert_eq!(world.get("f").await.unwrap(), b"tw");
+}
