@@ -95,7 +95,7 @@ impl Fs {
         if let Some(path) = path {
             self.look(&path).await?;
         }
-        let (file, _) = self.enter(ino, true)?;
+        let file = self.enter(ino, true)?;
         let fs = Arc::clone(self);
         // To its end, also if whoever asked goes away: what was entered is to be left.
         let done = tokio::spawn(async move {

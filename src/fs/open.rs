@@ -28,9 +28,8 @@ impl Fs {
         if let Some(path) = path {
             self.learn_for_open(&path, may_write).await?;
         }
-        let (file, keep_cache) = self.enter(ino, may_write)?;
-        self.hand_out(&file, (flags, may_write), caller, keep_cache)
-            .await
+        let file = self.enter(ino, may_write)?;
+        self.hand_out(&file, (flags, may_write), caller).await
     }
 
     async fn learn_for_open(&self, path: &RelPath, may_write: bool) -> Result<()> {
@@ -76,7 +75,7 @@ impl Fs {
         };
         // It counts as a writer even where it may only read: what it made must be sealed.
         let flags = flags & !libc::O_TRUNC;
-        let opened = self.hand_out(&file, (flags, true), caller, true).await;
+        let opened = self.hand_out(&file, (flags, true), caller).await;
         if opened.is_err() {
             self.forget(stat.ino, 1);
         }
@@ -167,10 +166,9 @@ impl Fs {
         }
     }
 
-    /// Counts a handle in; answers the open file and whether the kernel's pages are still right.
-    /// `Stale` if its handles show another version than its name has now: the name is parted from
-    /// them.
-    pub(super) fn enter(&self, ino: Ino, may_write: bool) -> Result<(Arc<OpenFile>, bool)> {
+    /// Counts a handle in. `Stale` if its handles show another version than its name has now: the
+    /// name is parted from them.
+    pub(super) fn enter(&self, ino: Ino, may_write: bool) -> Result<Arc<OpenFile>> {
         loop {
             let file = self.names.lock().open_or_new(ino);
             let file = file.ok_or(FsError::NotFound)?;
@@ -187,12 +185,10 @@ impl Fs {
                 return Err(error);
             }
             drop(table);
-            let keep = inner.draft.is_some() || inner.pages == inner.shown;
-            inner.pages = inner.shown.clone();
             inner.handles += 1;
             inner.writers += usize::from(may_write);
             drop(inner);
-            return Ok((file, keep));
+            return Ok(file);
         }
     }
 
@@ -221,19 +217,24 @@ impl Fs {
         Ok(())
     }
 
-    /// A handle for an open file that was entered; on failure, or if whoever asked went away, it
-    /// is left again.
+    /// A handle for an open file that was entered, and whether the kernel's pages are still right
+    /// (else it drops them). On failure, or if whoever asked went away, it is left again.
     async fn hand_out(
         self: &Arc<Self>,
         file: &Arc<OpenFile>,
         (flags, may_write): (i32, bool),
         caller: Caller,
-        keep_cache: bool,
     ) -> Result<Opened> {
         let mut entered = Entered {
             fs: self,
             file: Some(Arc::clone(file)),
             may_write,
+        };
+        let keep_cache = {
+            let mut inner = file.inner.lock();
+            let made_from = inner.shown.clone();
+            std::mem::replace(&mut inner.pages, made_from)
+                .is_some_and(|old| Some(old) == inner.shown)
         };
         if flags & libc::O_TRUNC != 0 {
             self.cut(file, 0).await?;

@@ -71,7 +71,12 @@ async fn what_is_written_here_keeps_its_name_when_the_object_changes_elsewhere()
     assert_eq!(world.at("f").await.unwrap().ino, ino);
     assert_eq!(world.get("f").await.unwrap(), b"one+mine");
     world.close(ino, fh).await.unwrap();
-    assert_eq!(world.pending().len(), 1, "it is on its way to the bucket");
+    world.drain().await;
+    let keys = world.twin.keys();
+    let aside = keys.iter().find(|key| key.starts_with("f.conflict-"));
+    let bytes = |key: &str| world.twin.object(key).unwrap().0;
+    assert_eq!(bytes("f"), "other", "the newer one stays");
+    assert_eq!(bytes(aside.unwrap()), "one+mine");
 }
 
 #[tokio::test]
@@ -97,6 +102,7 @@ async fn a_file_open_for_writing_is_not_parted_from_its_name() {
 async fn what_is_written_here_is_not_lost_when_its_object_vanished_and_its_name_is_made_again() {
     let world = World::with_ttl(Duration::ZERO);
     world.twin.put_behind("f", "one", Headers::default());
+    assert_eq!(world.get("f").await.unwrap(), b"one", "so that it is cached");
     let (ino, fh) = world.open("f", libc::O_RDWR).await.unwrap();
     world.write(ino, fh, 3, b"+mine").await.unwrap();
     world.twin.delete_behind("f");
@@ -109,7 +115,10 @@ async fn what_is_written_here_is_not_lost_when_its_object_vanished_and_its_name_
     );
     world.close(ino, opened.fh).await.unwrap();
     world.close(ino, fh).await.unwrap();
-    assert_eq!(world.pending().len(), 1, "it is on its way to the bucket");
+    world.drain().await;
+    let objects = world.twin.keys().into_iter();
+    let mut bytes = objects.map(|key| world.twin.object(&key).unwrap().0);
+    assert!(bytes.any(|bytes| bytes.ends_with(b"+mine")));
 }
 
 #[tokio::test]
@@ -232,4 +241,24 @@ async fn a_directory_that_is_wholly_known_is_renamed_while_the_bucket_is_silent(
     assert_eq!(world.names("e").await.unwrap(), ["f"]);
     let unknown = world.rename("unknown", "known").await;
     assert_eq!(unknown, Err(FsError::Unreachable));
+}
+
+#[tokio::test]
+async fn a_truncate_does_not_vouch_for_pages_that_the_kernel_has_from_before() {
+    let world = World::with_ttl(Duration::ZERO);
+    world.twin.put_behind("f", "one", Headers::default());
+    assert_eq!(world.get("f").await.unwrap(), b"one");
+    world.twin.put_behind("f", "two", Headers::default());
+    let ino = world.at("f").await.unwrap().ino;
+    // A truncate under way, as it is before it ends.
+    let file = world.fs.enter(ino, true).unwrap();
+    world.fs.cut(&file, 2).await.unwrap();
+    let first = world.fs.open(ino, libc::O_RDONLY, ME).await.unwrap();
+    let second = world.fs.open(ino, libc::O_RDONLY, ME).await.unwrap();
+    assert_eq!((first.keep_cache, second.keep_cache), (false, true));
+    world.fs.leave(file, true).await.unwrap();
+    for fh in [first.fh, second.fh] {
+        world.close(ino, fh).await.unwrap();
+    }
+    assert_eq!(world.get("f").await.unwrap(), b"tw");
 }
