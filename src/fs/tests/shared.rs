@@ -102,7 +102,11 @@ async fn a_file_open_for_writing_is_not_parted_from_its_name() {
 async fn what_is_written_here_is_not_lost_when_its_object_vanished_and_its_name_is_made_again() {
     let world = World::with_ttl(Duration::ZERO);
     world.twin.put_behind("f", "one", Headers::default());
-    assert_eq!(world.get("f").await.unwrap(), b"one", "so that it is cached");
+    assert_eq!(
+        world.get("f").await.unwrap(),
+        b"one",
+        "so that it is cached"
+    );
     let (ino, fh) = world.open("f", libc::O_RDWR).await.unwrap();
     world.write(ino, fh, 3, b"+mine").await.unwrap();
     world.twin.delete_behind("f");

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use super::servers::{self, Running};
 use super::{Access, Client, Keys, Relay, Spec, TestCloud, WorkDir};
@@ -63,6 +64,15 @@ impl World {
             Server::Radosgw => real(servers::radosgw(), server, work, bucket, issue),
         };
         world.client.create_bucket();
+        if server == Server::Seaweed {
+            // It makes room for a new bucket with its first object, and may refuse it meanwhile.
+            super::eventually(
+                "a new bucket takes an object",
+                Duration::from_secs(60),
+                || world.client.try_put("probe", b"p").ok(),
+            );
+            world.client.delete("probe");
+        }
         world.ca_file = world.bundle();
         world
     }
