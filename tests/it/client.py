@@ -26,7 +26,7 @@ def connect(config, service):
         verify=config.get("ca_file") or True,
         config=Config(
             s3={"addressing_style": "path"},
-            retries={"max_attempts": 3},
+            retries={"max_attempts": 10, "mode": "standard"},
             connect_timeout=10,
             read_timeout=120,
             request_checksum_calculation="when_required",
