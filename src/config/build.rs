@@ -96,7 +96,7 @@ fn s3_config(place: &Place, s: &Settings) -> Result<store::s3::Config, ConfigErr
     }
     let path_style = s
         .unless_auto("path_style", values::flag)?
-        .unwrap_or_else(|| endpoint_url.as_deref().is_some_and(|url| !is_amazon(url)));
+        .unwrap_or_else(|| endpoint_url.as_deref().is_some_and(wants_path));
     Ok(store::s3::Config {
         bucket: place.bucket.clone(),
         region,
@@ -106,10 +106,23 @@ fn s3_config(place: &Place, s: &Settings) -> Result<store::s3::Config, ConfigErr
 }
 
 fn is_amazon(url: &str) -> bool {
-    values::url(url).is_ok_and(|server| {
-        let host = server.host.to_ascii_lowercase();
-        host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn")
-    })
+    amazon(url).is_some()
+}
+
+/// The host, if it is one of Amazon's.
+fn amazon(url: &str) -> Option<String> {
+    let host = values::url(url).ok()?.host.to_ascii_lowercase();
+    let endings = [".amazonaws.com", ".amazonaws.com.cn"];
+    endings
+        .iter()
+        .any(|ending| host.ends_with(ending))
+        .then_some(host)
+}
+
+/// Whether a bucket's name cannot stand before the host: another server's certificate does not
+/// cover that, and neither does that of an interface endpoint (`bucket.vpce-...`).
+fn wants_path(url: &str) -> bool {
+    amazon(url).is_none_or(|host| host.contains(".vpce."))
 }
 
 /// What a spool is bound to.

@@ -163,7 +163,7 @@ use Kind::{
 pub static TABLE: &[Opt] = &[
     opt("region", Text, "", "the bucket's region; needed unless endpoint_url is given"),
     opt("endpoint_url", Url, "", "another S3 server or VPC endpoint than the region's own"),
-    opt("path_style", FlagOrAuto, "auto", "bucket in the path of the URL; auto: where endpoint_url is not Amazon's"),
+    opt("path_style", FlagOrAuto, "auto", "bucket in the path of the URL; auto: where endpoint_url is not Amazon's regional one"),
     opt("ca_file", Path, "", "trust exactly the CA certificates in this PEM file"),
 
     opt("krypton_url", Url, "https://krypton.soracom.io:8036", "where credentials for this SIM are issued"),
@@ -173,7 +173,7 @@ pub static TABLE: &[Opt] = &[
     opt("network", Word(&["closed", "open"]), "closed", "closed: nothing leaves but by interface; open: routing decides"),
     opt("interface", Text, "", "the network interface of the SIM, such as wwan0"),
     opt("source_address", Address, "", "the address all connections leave from"),
-    opt("dns", Addresses, "", "ask this name server instead of those of the system"),
+    opt("dns", Addresses, "", "ask this name server instead of those learnt with the link"),
     opt("resolve", Hosts, "", "this name has this address: do not ask"),
     opt("allow", Blocks, "", "only addresses in these blocks are ever connected to"),
 

@@ -90,6 +90,19 @@ fn the_region_is_needed_for_amazon_only() {
 }
 
 #[test]
+fn an_interface_endpoint_is_asked_by_path_and_signed_for_the_real_region() {
+    let at = |host: &str| {
+        let line = format!("network=open,region=eu-west-1,endpoint_url=https://{host}");
+        config(&line).unwrap().s3
+    };
+    let endpoint = at("bucket.vpce-1a2b-5e6f.s3.eu-west-1.vpce.amazonaws.com");
+    assert!(endpoint.path_style);
+    assert_eq!(endpoint.region, "eu-west-1");
+    assert!(!at("s3.eu-west-1.amazonaws.com").path_style);
+    assert!(at("minio.example").path_style);
+}
+
+#[test]
 fn plain_http_is_for_an_open_network_or_this_machine() {
     let at = |url: &str, more: &str| format!("region=x,endpoint_url={url},{more}");
     assert!(fault(&at("http://10.0.0.1", "interface=wwan0")).contains("https://"));

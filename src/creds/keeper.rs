@@ -95,11 +95,6 @@ impl Keeper {
         self.0.state.lock().identity.clone()
     }
 
-    /// The link is back: whoever asks next need not sit out the pause after the last failure.
-    pub fn link_is_back(&self) {
-        self.0.state.lock().failed = None;
-    }
-
     /// Must be called inside of a runtime.
     fn step(&self) -> Step {
         let now = self.0.clock.mono();
@@ -165,6 +160,10 @@ impl Leases for Keeper {
             state.lease = None;
             state.failed = None;
         }
+    }
+
+    fn link_is_back(&self) {
+        self.0.state.lock().failed = None;
     }
 }
 

@@ -107,4 +107,6 @@ pub trait Leases: Send + Sync + fmt::Debug {
     async fn lease(&self) -> Result<Arc<Lease>, CredsError>;
     /// S3 did not take the credentials with this id (`ExpiredToken` and the like): give out others.
     fn refused(&self, access_key_id: &str);
+    /// The link is back: whoever asks next need not sit out the pause after the last failure.
+    fn link_is_back(&self) {}
 }

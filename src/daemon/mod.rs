@@ -8,6 +8,7 @@
 mod build;
 mod check;
 mod control;
+mod link;
 mod process;
 mod registry;
 mod status;
@@ -117,6 +118,7 @@ impl Daemon {
         let mounting = apart(move || Session::mount(fs, &at, &options, &runtime));
         let session = mounting.await??;
         let drain = build::drain(&config, &world, &core);
+        let watcher = link::watch(world.net.link(), &world.leases, &drain);
         let inner = Arc::new(Inner {
             source: config.place.to_string(),
             dir,
@@ -137,6 +139,7 @@ impl Daemon {
             session,
             control,
             inner,
+            _watcher: watcher,
         })
     }
 }
@@ -192,6 +195,7 @@ pub struct Mounted {
     session: Session,
     control: Option<Control>,
     inner: Arc<Inner>,
+    _watcher: link::Watcher,
 }
 
 impl Mounted {

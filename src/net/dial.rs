@@ -20,7 +20,7 @@ use std::time::Duration;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use nix::sys::socket::{setsockopt, sockopt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tower_service::Service;
 
@@ -28,6 +28,7 @@ use super::link::Link;
 use super::meter::{Meter, Metered};
 use super::resolve::{ResolveError, Resolver};
 use super::rules::Rules;
+use super::socket::Bound;
 
 /// Keepalive: first probe, seconds between probes, probes. The first comes later than the pool
 /// keeps an idle connection: a probe is billed as a packet.
@@ -65,8 +66,7 @@ impl Error for DialError {}
 /// What a dialler needs.
 #[derive(Debug)]
 pub(super) struct Way {
-    pub(super) interface: Option<String>,
-    pub(super) source: Option<IpAddr>,
+    pub(super) bound: Bound,
     pub(super) connect_timeout: Duration,
     pub(super) user_timeout: Duration,
     pub(super) rules: Arc<Rules>,
@@ -138,14 +138,9 @@ impl Way {
         let mut refusal = None;
         let mut permitted = Vec::new();
         for address in addresses.iter().copied() {
-            match self.rules.refusal(address, plain_http) {
+            match self.rules.refusal(host, address, plain_http) {
                 Some(why) => refusal = refusal.or(Some(why)),
-                None if self
-                    .source
-                    .is_none_or(|from| from.is_ipv4() == address.is_ipv4()) =>
-                {
-                    permitted.push(address);
-                }
+                None if self.bound.reaches(address) => permitted.push(address),
                 None => {}
             }
         }
@@ -172,12 +167,12 @@ impl Way {
             let left = deadline.saturating_duration_since(Instant::now());
             let others = u32::try_from(addresses.len() - index).unwrap_or(1);
             let to = SocketAddr::new(*address, port);
-            let way = match &self.interface {
+            let way = match &self.bound.interface {
                 Some(interface) => format!("{host} ({to}) by {interface}"),
                 None => format!("{host} ({to})"),
             };
             error = match tokio::time::timeout(left / others, self.connect(to)).await {
-                Ok(Ok(tcp)) => return Ok(Metered::new(tcp, Arc::clone(&self.meter))),
+                Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => DialError::Failed(format!("{way}: {error}")),
                 Err(_) => DialError::TimedOut(format!("{way}: no answer in time")),
             };
@@ -185,17 +180,16 @@ impl Way {
         Err(error)
     }
 
-    async fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
-        let socket = match to {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
-        };
-        if let Some(interface) = &self.interface {
-            socket.bind_device(Some(interface.as_bytes()))?;
-        }
-        if let Some(source) = self.source {
-            socket.bind(SocketAddr::new(source, 0))?;
-        }
+    async fn connect(&self, to: SocketAddr) -> io::Result<Metered> {
+        let begun = self.link.begin();
+        let tcp = self.connected(to).await?;
+        let local = tcp.local_addr()?.ip();
+        let footing = begun.and_then(|begun| self.link.stand(begun, local));
+        Ok(Metered::new(tcp, Arc::clone(&self.meter), footing))
+    }
+
+    async fn connected(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        let socket = self.bound.tcp(to)?;
         socket.set_nodelay(true)?;
         socket.set_send_buffer_size(SEND_BUFFER)?;
         socket.set_keepalive(true)?;
@@ -292,20 +286,24 @@ pub(super) mod tests {
             allow: vec![],
         });
         let (meter, clock) = (Arc::<Meter>::default(), SystemClock::shared());
+        let link = Arc::new(Link::new(config.interface.clone(), Arc::clone(&clock)));
         Way {
-            interface: config.interface.clone(),
-            source: None,
+            bound: Bound {
+                interface: config.interface.clone(),
+                source: None,
+            },
             connect_timeout: config.connect_timeout,
             user_timeout: config.user_timeout,
             resolver: Resolver::new(
                 &config,
                 Arc::clone(&rules),
                 Arc::clone(&meter),
-                Arc::clone(&clock),
+                Arc::clone(&link),
+                clock,
             ),
             rules,
             meter,
-            link: Arc::new(Link::new(config.interface, clock)),
+            link,
         }
     }
 
@@ -313,7 +311,7 @@ pub(super) mod tests {
     async fn a_socket_is_bound_to_the_interface_and_notices_a_dead_path() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let tcp = way("lo")
-            .connect(listener.local_addr().unwrap())
+            .connected(listener.local_addr().unwrap())
             .await
             .unwrap();
         let device = getsockopt(&tcp, sockopt::BindToDevice).unwrap();
@@ -349,7 +347,8 @@ pub(super) mod tests {
             ..Config::default()
         };
         let (rules, meter) = (Arc::clone(&way.rules), Arc::clone(&way.meter));
-        way.resolver = Resolver::new(&config, rules, meter, SystemClock::shared());
+        let link = Arc::clone(&way.link);
+        way.resolver = Resolver::new(&config, rules, meter, link, SystemClock::shared());
         let dialer = Dialer::new(way);
         let uri = format!("http://s3.test:{port}").parse().unwrap();
         dialer.dial(&uri).await.unwrap();

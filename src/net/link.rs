@@ -1,13 +1,26 @@
 //! The link as far as it can be known without sending anything: is the interface there and up,
-//! and how did the last dial end.
+//! how did the last dial end, and which connections have lost what they stood on.
 //!
-//! Invariant: `is_known_down` is true only where dialling cannot succeed, so whoever skips the
-//! network because of it loses nothing.
+//! Invariants: `is_known_down` is true only where dialling cannot succeed, so whoever skips the
+//! network because of it loses nothing; a connection ends when its interface goes, comes anew or
+//! loses the connection's address.
 
+use std::fmt;
+use std::future::Future;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::buried::Buried;
+use super::ground::{self, Ground};
 
 use crate::clock::SharedClock;
 
@@ -40,6 +53,17 @@ pub struct Link {
     sysfs: PathBuf,
     clock: SharedClock,
     history: Mutex<History>,
+    ground: watch::Sender<Option<Ground>>,
+    follower: OnceLock<AbortHandle>,
+    buried: Buried,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(follower) = self.follower.get() {
+            follower.abort();
+        }
+    }
 }
 
 impl Link {
@@ -49,6 +73,62 @@ impl Link {
             sysfs: PathBuf::from("/sys/class/net"),
             clock,
             history: Mutex::new(History::default()),
+            ground: watch::Sender::new(None),
+            follower: OnceLock::new(),
+            buried: Buried::default(),
+        }
+    }
+
+    /// Tells of every change of the interface from now on; `None`: none is named. Must be called
+    /// inside of a runtime.
+    #[must_use]
+    pub fn changes(&self) -> Option<watch::Receiver<Option<Ground>>> {
+        let interface = self.interface.clone()?;
+        self.follower.get_or_init(|| {
+            let following = ground::follow(interface, self.ground.clone());
+            tokio::spawn(following).abort_handle()
+        });
+        Some(self.ground.subscribe())
+    }
+
+    /// What a connection that is about to be made will stand on. Must be called inside of a runtime.
+    pub(super) fn begin(&self) -> Option<Ground> {
+        self.changes()?;
+        let ground = Ground::look(self.interface()?).ok()?;
+        // What is told must not be older than this: it would end the connection it knows nothing of.
+        ground::tell(&self.ground, &ground);
+        Some(ground)
+    }
+
+    /// Where a connection from `local` stands that was begun on `begun`.
+    pub(super) fn stand(self: &Arc<Self>, begun: Ground, local: IpAddr) -> Option<Footing> {
+        let mut changes = self.changes()?;
+        let (known, link) = (begun.clone(), Arc::clone(self));
+        let gone = async move {
+            let holds = |now: &Option<Ground>| {
+                let now = now.as_ref();
+                now.is_none_or(|now| now.holds(&known, local))
+            };
+            let lost = changes.wait_for(|now| !holds(now)).await.is_ok();
+            if lost {
+                return;
+            }
+            // Nobody watches any more: it never is known to be gone.
+            std::future::pending::<()>().await;
+        };
+        Some(Footing {
+            link,
+            begun,
+            local,
+            lost: false,
+            gone: Box::pin(gone),
+        })
+    }
+
+    /// A question that was given up: its socket stays out of use for a while.
+    pub(super) fn bury_question(&self, socket: OwnedFd) {
+        if self.interface.is_some() {
+            self.buried.question(socket);
         }
     }
 
@@ -95,10 +175,61 @@ impl Link {
 
     pub(super) fn dialled(&self) {
         self.history.lock().last_ok = Some(self.clock.mono());
+        if let Some(interface) = &self.interface {
+            self.buried.link_is_proven(interface);
+        }
     }
 
     pub(super) fn failed(&self, why: &str) {
         self.history.lock().last_error = Some((self.clock.mono(), why.to_owned()));
+    }
+}
+
+/// What a live connection stands on.
+pub(super) struct Footing {
+    link: Arc<Link>,
+    begun: Ground,
+    local: IpAddr,
+    lost: bool,
+    gone: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl fmt::Debug for Footing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Footing")
+            .field("begun", &self.begun)
+            .field("lost", &self.lost)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Footing {
+    /// Why the connection cannot go on; wakes its task when that becomes so.
+    pub(super) fn check(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
+        self.lost = self.lost || matches!(self.gone.as_mut().poll(cx), Poll::Ready(()));
+        if !self.lost {
+            return Ok(());
+        }
+        let interface = self.link.interface().unwrap_or_default();
+        Err(std::io::Error::new(
+            std::io::ErrorKind::ConnectionAborted,
+            format!("{interface} went away or changed"),
+        ))
+    }
+
+    /// Takes the socket of a connection that ends: out of use if its interface is not what it was,
+    /// else it is closed as usual.
+    pub(super) fn leave(&self, socket: impl FnOnce() -> std::io::Result<OwnedFd>) {
+        let interface = self.link.interface().unwrap_or_default();
+        let stands = Ground::look(interface)
+            .is_ok_and(|now| !self.lost && now.holds(&self.begun, self.local));
+        if stands {
+            return;
+        }
+        match socket() {
+            Ok(socket) => self.link.buried.connection(socket),
+            Err(error) => tracing::debug!("a dropped connection is closed at once: {error}"),
+        }
     }
 }
 

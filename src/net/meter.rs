@@ -2,6 +2,7 @@
 //! payload of DNS packets, and connections opened. IP and TCP headers are not in it.
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +12,8 @@ use std::time::{Duration, Instant};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use super::link::Footing;
 
 /// The counters of one `Net`. They only grow.
 #[derive(Debug)]
@@ -90,17 +93,37 @@ impl Meter {
     }
 }
 
-/// A TCP connection that counts what passes.
+/// A TCP connection that counts what passes, and ends when it has nothing to stand on any more.
 #[derive(Debug)]
 pub(super) struct Metered {
     tcp: TcpStream,
     meter: Arc<Meter>,
+    footing: Option<Footing>,
 }
 
 impl Metered {
-    pub(super) fn new(tcp: TcpStream, meter: Arc<Meter>) -> Self {
+    pub(super) fn new(tcp: TcpStream, meter: Arc<Meter>, footing: Option<Footing>) -> Self {
         meter.connected();
-        Self { tcp, meter }
+        Self {
+            tcp,
+            meter,
+            footing,
+        }
+    }
+
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match &mut self.footing {
+            Some(footing) => footing.check(cx),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        if let Some(footing) = &self.footing {
+            footing.leave(|| self.tcp.as_fd().try_clone_to_owned());
+        }
     }
 }
 
@@ -116,6 +139,7 @@ impl AsyncRead for Metered {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check(cx)?;
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.tcp).poll_read(cx, buf);
         self.meter.received(buf.filled().len() - before);
@@ -129,6 +153,7 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
         let polled = Pin::new(&mut self.tcp).poll_write(cx, buf);
         if let Poll::Ready(Ok(taken)) = polled {
             self.meter.sent(taken);
@@ -141,6 +166,7 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
         let polled = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
         if let Poll::Ready(Ok(taken)) = polled {
             self.meter.sent(taken);

@@ -7,14 +7,19 @@
 //! - nothing here retries a request: a failed dial is an answer for the caller;
 //! - a missing interface or a link that is down is no error at start: it may come later.
 
+mod ask;
+mod buried;
 mod dial;
 mod dns;
+mod ground;
 mod link;
 mod meter;
 mod quiet;
 mod resolve;
 mod rules;
 mod sdk;
+mod servers;
+mod socket;
 #[cfg(test)]
 pub(crate) mod stub;
 #[cfg(test)]
@@ -36,8 +41,10 @@ use crate::clock::SystemClock;
 use dial::{Dialer, Way};
 use resolve::Resolver;
 use rules::Rules;
+use socket::Bound;
 use tls::Connector;
 
+pub use ground::Ground;
 pub use link::{History, Link, LinkState};
 pub use meter::{Meter, Totals};
 pub use rules::{Cidr, CidrError};
@@ -74,7 +81,7 @@ pub struct Config {
     pub interface: Option<String>,
     /// `source_address`: all sockets leave from it.
     pub source_address: Option<IpAddr>,
-    /// `dns`: servers to ask instead of those of resolv.conf.
+    /// `dns`: servers to ask instead of those learnt from the link.
     pub dns: Vec<SocketAddr>,
     /// `resolve`: names whose addresses are not asked for. One name may have several.
     pub resolve: Vec<(String, IpAddr)>,
@@ -100,6 +107,15 @@ impl Default for Config {
             ca_file: None,
             connect_timeout: Duration::from_secs(10),
             user_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Config {
+    fn bound(&self) -> Bound {
+        Bound {
+            interface: self.interface.clone(),
+            source: self.source_address,
         }
     }
 }
@@ -168,12 +184,18 @@ impl Net {
             network: config.network,
             allow: config.allow.clone(),
         });
+        let resolver = Resolver::new(
+            config,
+            Arc::clone(&rules),
+            Arc::clone(&meter),
+            Arc::clone(&link),
+            clock,
+        );
         let dialer = Dialer::new(Way {
-            interface: config.interface.clone(),
-            source: config.source_address,
+            bound: config.bound(),
             connect_timeout: config.connect_timeout,
             user_timeout: config.user_timeout,
-            resolver: Resolver::new(config, Arc::clone(&rules), Arc::clone(&meter), clock),
+            resolver,
             rules,
             meter: Arc::clone(&meter),
             link: Arc::clone(&link),

@@ -3,10 +3,15 @@
 //! Order: literals, pins (`resolve=`), `localhost`, the cache, then servers. `getaddrinfo` is bound
 //! to nothing (it asks by whatever link routing prefers), so it is used only where no interface and
 //! no server is named and the network is open; else this stub asks the servers of `dns=`, or those
-//! of resolv.conf, over a socket bound to the interface.
+//! learnt from the link (`servers`), over sockets bound to the interface (`ask`).
+//!
+//! Why not hickory-resolver: with our sockets under it (a `RuntimeProvider`) it would do the same,
+//! for 21 more crates (a second cache, a second random generator; `cargo tree`, 0.26.3), and it
+//! closes a socket when it gives a question up, after which the kernel answers what comes late by
+//! another link (see `buried`). What is left to write without it is `dns` and `ask`, both small.
 //!
 //! Invariants: a server outside of `allow=` is not asked; a lookup ends (`ROUNDS` x servers x
-//! `PATIENCE`); one lookup is in flight at a time and the others find its answer in the cache.
+//! `ask::PATIENCE`); one lookup is in flight at a time and the others find its answer in the cache.
 
 #[cfg(test)]
 mod tests;
@@ -15,23 +20,22 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use parking_lot::Mutex;
-use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
 
-use super::dns::{self, Answer, Family};
+use super::ask::Asker;
+use super::dns::{Answer, Family};
+use super::link::Link;
 use super::meter::Meter;
 use super::rules::Rules;
+use super::servers::Servers;
 use super::{Config, Network};
 use crate::clock::SharedClock;
 
-/// How long one server may take for one answer.
-const PATIENCE: Duration = Duration::from_secs(3);
 /// How often each server is asked.
 const ROUNDS: u32 = 2;
 /// Servers asked at most.
@@ -71,14 +75,11 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Resolver {
     pins: Vec<(String, IpAddr)>,
-    servers: Vec<SocketAddr>,
-    resolv_conf: PathBuf,
+    servers: Servers,
     /// Whether the system's resolver may be asked.
     system: bool,
-    interface: Option<String>,
-    source: Option<IpAddr>,
+    asker: Asker,
     rules: Arc<Rules>,
-    meter: Arc<Meter>,
     clock: SharedClock,
     cache: Mutex<LruCache<String, Known>>,
     flight: Semaphore,
@@ -89,18 +90,20 @@ impl Resolver {
         config: &Config,
         rules: Arc<Rules>,
         meter: Arc<Meter>,
+        link: Arc<Link>,
         clock: SharedClock,
     ) -> Self {
         let open = config.network == Network::Open;
         Self {
             pins: config.resolve.clone(),
-            servers: config.dns.clone(),
-            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            servers: Servers::new(config.dns.clone(), config.interface.clone()),
             system: open && config.interface.is_none() && config.dns.is_empty(),
-            interface: config.interface.clone(),
-            source: config.source_address,
+            asker: Asker {
+                bound: config.bound(),
+                meter,
+                link,
+            },
             rules,
-            meter,
             clock,
             cache: Mutex::new(LruCache::new(
                 NonZeroUsize::new(CACHE_MAX).unwrap_or(NonZeroUsize::MIN),
@@ -165,7 +168,7 @@ impl Resolver {
     /// each name would be paid for by the byte, and the closed path is IPv4.
     async fn ask(&self, host: &str) -> Result<(Vec<IpAddr>, Duration), ResolveError> {
         let servers = self.servers().await?;
-        let families: &[Family] = match self.source {
+        let families: &[Family] = match self.asker.bound.source {
             Some(IpAddr::V4(_)) => &[Family::V4],
             Some(IpAddr::V6(_)) => &[Family::V6],
             None => &[Family::V4, Family::V6],
@@ -187,12 +190,13 @@ impl Resolver {
     ) -> Result<(Vec<IpAddr>, Duration), ResolveError> {
         let mut why = String::new();
         for server in (0..ROUNDS).flat_map(|_| servers) {
-            let failed = match self.exchange(host, family, *server).await {
+            let failed = match self.asker.ask(host, family, *server).await {
                 Ok(Answer::Addresses(addresses, ttl)) => return Ok((addresses, ttl)),
                 Ok(Answer::NoSuchName) => {
                     let text = format!("{host}: no such name, says {server}");
                     return Err(ResolveError::Failed(text));
                 }
+                Ok(Answer::Truncated) => format!("{server} has no whole answer over TCP"),
                 Ok(Answer::Failed(code)) => format!("{server} failed (code {code})"),
                 Err(error) => format!("{server}: {error}"),
             };
@@ -203,58 +207,14 @@ impl Resolver {
         )))
     }
 
-    /// One question to one server, from a socket of its own: the kernel picks the port at random.
-    async fn exchange(&self, host: &str, family: Family, server: SocketAddr) -> io::Result<Answer> {
-        let question = dns::question(random_id()?, host, family)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a host name"))?;
-        let any: IpAddr = match server {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let from = self
-            .source
-            .filter(|source| source.is_ipv4() == server.is_ipv4())
-            .unwrap_or(any);
-        let socket = UdpSocket::bind((from, 0)).await?;
-        if let Some(interface) = &self.interface {
-            socket.bind_device(Some(interface.as_bytes()))?;
-        }
-        socket.connect(server).await?;
-        self.meter.sent(socket.send(&question).await?);
-        let answer = async {
-            let mut packet = [0; dns::PACKET_MAX];
-            loop {
-                let length = socket.recv(&mut packet).await?;
-                self.meter.received(length);
-                if let Some(answer) = dns::parse(&packet[..length], &question) {
-                    return Ok(answer);
-                }
-            }
-        };
-        match tokio::time::timeout(PATIENCE, answer).await {
-            Ok(answer) => answer,
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer")),
-        }
-    }
-
     async fn servers(&self) -> Result<Vec<SocketAddr>, ResolveError> {
-        let mut servers = self.servers.clone();
-        if servers.is_empty() {
-            // Read at each lookup: the link may have come up since, with other servers.
-            let text = tokio::fs::read_to_string(&self.resolv_conf)
-                .await
-                .map_err(|error| {
-                    let path = self.resolv_conf.display();
-                    ResolveError::Failed(format!(
-                        "no DNS server ({path}: {error}); say dns=ADDRESS"
-                    ))
-                })?;
-            servers = nameservers(&text);
-        }
+        let known = self.servers.clone();
+        let found = tokio::task::spawn_blocking(move || known.now()).await;
+        let mut servers = found.unwrap_or_default();
         servers.truncate(SERVERS_MAX);
         let mut refusal = None;
         servers.retain(|server| {
-            let refused = self.rules.refusal(server.ip(), false);
+            let refused = self.rules.refusal("", server.ip(), false);
             let allowed = refused.is_none();
             refusal = refusal.take().or(refused);
             allowed
@@ -263,25 +223,12 @@ impl Resolver {
             Some(refusal) if servers.is_empty() => Err(ResolveError::Forbidden(format!(
                 "DNS server {refusal}; add it there, or pin names with resolve="
             ))),
-            None if servers.is_empty() => Err(ResolveError::Failed(format!(
-                "no DNS server in {}; say dns=ADDRESS",
-                self.resolv_conf.display()
-            ))),
+            None if servers.is_empty() => Err(ResolveError::Failed(
+                "no DNS server is known for the link; say dns=ADDRESS".to_owned(),
+            )),
             _ => Ok(servers),
         }
     }
-}
-
-/// The `nameserver` lines of a resolv.conf.
-fn nameservers(text: &str) -> Vec<SocketAddr> {
-    let lines = text.lines().map(str::split_whitespace);
-    lines
-        .filter_map(|mut words| match words.next() {
-            Some("nameserver") => words.next()?.parse::<IpAddr>().ok(),
-            _ => None,
-        })
-        .map(|server| SocketAddr::new(server, 53))
-        .collect()
 }
 
 async fn system(host: &str) -> Result<Vec<IpAddr>, ResolveError> {
@@ -293,13 +240,4 @@ async fn system(host: &str) -> Result<Vec<IpAddr>, ResolveError> {
         return Err(ResolveError::Failed(format!("{host} has no address")));
     }
     Ok(addresses)
-}
-
-/// Not to be guessed by whoever would like to answer in the server's place.
-fn random_id() -> io::Result<u16> {
-    let mut bytes = [0; 2];
-    let provider = rustls::crypto::ring::default_provider();
-    let filled = provider.secure_random.fill(&mut bytes);
-    filled.map_err(|_| io::Error::other("no random bytes"))?;
-    Ok(u16::from_be_bytes(bytes))
 }

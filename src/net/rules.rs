@@ -92,8 +92,9 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// Why this address must not be dialled; `plain_http`: what is said there is not encrypted.
-    pub(super) fn refusal(&self, address: IpAddr, plain_http: bool) -> Option<String> {
+    /// Why this address of `host` must not be dialled; `plain_http`: what is said there is not
+    /// encrypted.
+    pub(super) fn refusal(&self, host: &str, address: IpAddr, plain_http: bool) -> Option<String> {
         if !self.allow.is_empty() && !self.allow.iter().any(|block| block.contains(address)) {
             return Some(format!("{address} is outside allow="));
         }
@@ -102,7 +103,32 @@ impl Rules {
                 "plain http to {address} is refused; use https, or say network=open"
             ));
         }
+        if is_interface_endpoint(host) && !is_private(plain(address)) {
+            return Some(format!(
+                "{address} is a public address, but an interface endpoint has private ones only; \
+                 check the DNS server, or pin its addresses with resolve="
+            ));
+        }
         None
+    }
+}
+
+/// Whether the name is that of a VPC interface endpoint (`vpce-...` of any AWS partition). Its
+/// answers come from public DNS, but name addresses inside of the VPC.
+fn is_interface_endpoint(host: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let amazon = [".vpce.amazonaws.com", ".vpce.amazonaws.com.cn"];
+    amazon.iter().any(|ending| host.ends_with(ending))
+}
+
+/// RFC 1918, RFC 6598 (a VPG's own) and unique local IPv6.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            v4.is_private() || (a == 100 && (64..128).contains(&b))
+        }
+        IpAddr::V6(v6) => v6.is_unique_local(),
     }
 }
 
@@ -158,15 +184,15 @@ mod tests {
             network: Network::Closed,
             allow: vec![],
         };
-        assert!(closed.refusal(ip("127.0.0.1"), true).is_none());
-        assert!(closed.refusal(ip("::1"), true).is_none());
-        assert!(closed.refusal(ip("10.0.0.1"), true).is_some());
-        assert!(closed.refusal(ip("10.0.0.1"), false).is_none());
+        assert!(closed.refusal("s3.test", ip("127.0.0.1"), true).is_none());
+        assert!(closed.refusal("s3.test", ip("::1"), true).is_none());
+        assert!(closed.refusal("s3.test", ip("10.0.0.1"), true).is_some());
+        assert!(closed.refusal("s3.test", ip("10.0.0.1"), false).is_none());
         let open = Rules {
             network: Network::Open,
             allow: vec![],
         };
-        assert!(open.refusal(ip("10.0.0.1"), true).is_none());
+        assert!(open.refusal("s3.test", ip("10.0.0.1"), true).is_none());
     }
 
     #[test]
@@ -176,10 +202,34 @@ mod tests {
                 network,
                 allow: vec![cidr("10.0.0.0/8"), cidr("fd00::/8")],
             };
-            assert!(rules.refusal(ip("10.2.3.4"), false).is_none());
-            assert!(rules.refusal(ip("fd00::4"), false).is_none());
-            assert!(rules.refusal(ip("127.0.0.1"), false).is_some());
-            assert!(rules.refusal(ip("8.8.8.8"), false).is_some());
+            assert!(rules.refusal("s3.test", ip("10.2.3.4"), false).is_none());
+            assert!(rules.refusal("s3.test", ip("fd00::4"), false).is_none());
+            assert!(rules.refusal("s3.test", ip("127.0.0.1"), false).is_some());
+            assert!(rules.refusal("s3.test", ip("8.8.8.8"), false).is_some());
+        }
+    }
+
+    #[test]
+    fn an_interface_endpoint_has_private_addresses_only() {
+        let rules = Rules {
+            network: Network::Closed,
+            allow: vec![],
+        };
+        let endpoint = "bucket.vpce-1a2b-5e6f.s3.ap-northeast-1.vpce.amazonaws.com";
+        for inside in [
+            "10.1.2.3",
+            "172.16.0.9",
+            "192.168.7.7",
+            "100.64.0.1",
+            "fd00::1",
+        ] {
+            assert_eq!(rules.refusal(endpoint, ip(inside), false), None, "{inside}");
+        }
+        for outside in ["52.219.68.63", "100.128.0.1", "2600::1"] {
+            let why = rules.refusal(endpoint, ip(outside), false).unwrap();
+            assert!(why.contains("interface endpoint"), "{why}");
+            let regional = "s3.ap-northeast-1.amazonaws.com";
+            assert_eq!(rules.refusal(regional, ip(outside), false), None);
         }
     }
 }

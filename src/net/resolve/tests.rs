@@ -54,7 +54,9 @@ fn resolver(config: &Config) -> (Resolver, Arc<ManualClock>) {
         allow: config.allow.clone(),
     });
     let shared: SharedClock = Arc::<ManualClock>::clone(&clock);
-    (Resolver::new(config, rules, Arc::default(), shared), clock)
+    let link = Arc::new(Link::new(config.interface.clone(), Arc::clone(&shared)));
+    let resolver = Resolver::new(config, rules, Arc::default(), link, shared);
+    (resolver, clock)
 }
 
 #[tokio::test]
@@ -98,7 +100,7 @@ async fn a_name_is_asked_for_once_until_its_time_is_over() {
     resolver.forget("S3.example");
     resolver.lookup("s3.example").await.unwrap();
     assert_eq!(server.asked().len(), 3);
-    assert!(resolver.meter.totals().up > 0 && resolver.meter.totals().down > 0);
+    assert!(resolver.asker.meter.totals().up > 0 && resolver.asker.meter.totals().down > 0);
 }
 
 #[tokio::test]
@@ -208,7 +210,7 @@ async fn questions_go_by_the_interface_or_not_at_all() {
     let error = resolver.lookup("s3.example").await.unwrap_err().to_string();
     assert!(error.contains("No such device"), "{error}");
     assert!(server.asked().is_empty());
-    assert_eq!(resolver.meter.totals(), crate::net::Totals::default());
+    assert_eq!(resolver.asker.meter.totals(), crate::net::Totals::default());
 }
 
 #[tokio::test]
@@ -236,22 +238,73 @@ async fn without_a_server_the_error_says_how_to_name_one() {
     let dir = tempfile::tempdir().unwrap();
     for content in [None, Some("# nothing\nsearch example\n")] {
         let (mut resolver, _) = resolver(&closed(vec![]));
-        resolver.resolv_conf = dir.path().join("resolv.conf");
+        resolver.servers.below(dir.path());
         if let Some(content) = content {
-            std::fs::write(&resolver.resolv_conf, content).unwrap();
+            std::fs::create_dir_all(dir.path().join("etc")).unwrap();
+            std::fs::write(dir.path().join("etc/resolv.conf"), content).unwrap();
         }
         let error = resolver.lookup("s3.example").await.unwrap_err().to_string();
         assert!(error.contains("dns=ADDRESS"), "{error}");
     }
 }
 
-#[test]
-fn the_servers_of_resolv_conf_are_its_nameserver_lines() {
-    let text = "# c\nsearch a b\nnameserver 100.127.0.53\n  nameserver\t100.127.1.53 x\n\
-                nameserver\nnameserver nonsense\noptions rotate\nnameserver fd00::53\n";
-    let servers: Vec<String> = nameservers(text).iter().map(ToString::to_string).collect();
-    assert_eq!(
-        servers,
-        ["100.127.0.53:53", "100.127.1.53:53", "[fd00::53]:53"]
-    );
+/// Answers over UDP that the answer does not fit, and over TCP with what `say` makes of the question.
+fn truncating(say: impl Fn(&[u8]) -> Vec<u8> + Send + 'static) -> SocketAddr {
+    use std::io::{Read as _, Write as _};
+    let (udp, tcp) = std::iter::from_fn(|| {
+        let udp = StdUdpSocket::bind("127.0.0.1:0").unwrap();
+        Some(std::net::TcpListener::bind(udp.local_addr().unwrap()).map(|tcp| (udp, tcp)))
+    })
+    .find_map(Result::ok)
+    .unwrap();
+    let address = udp.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut packet = [0; 512];
+        while let Ok((length, from)) = udp.recv_from(&mut packet) {
+            let mut answer = answer(&packet[..length], 0, 1, &[]);
+            answer[2] |= 0x02;
+            udp.send_to(&answer, from).unwrap();
+        }
+    });
+    std::thread::spawn(move || {
+        for connection in tcp.incoming() {
+            let mut connection = connection.unwrap();
+            let mut length = [0; 2];
+            connection.read_exact(&mut length).unwrap();
+            let mut question = vec![0; usize::from(u16::from_be_bytes(length))];
+            connection.read_exact(&mut question).unwrap();
+            let answer = say(&question);
+            let length = u16::try_from(answer.len()).unwrap().to_be_bytes();
+            // Who asked may have gone: that is its test's business.
+            let _ = connection.write_all(&[&length, answer.as_slice()].concat());
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn what_does_not_fit_into_a_datagram_is_asked_for_over_tcp() {
+    let many: Vec<IpAddr> = (0..200).map(|n| IpAddr::from([10, 0, 0, n])).collect();
+    let server = truncating(move |asked| {
+        let mut whole = answer(asked, 0, 90, &many);
+        whole[7] = 201; // and the CNAME
+        whole
+    });
+    let (resolver, _) = resolver(&closed(vec![server]));
+    let found = resolver.lookup("s3.example").await.unwrap();
+    assert_eq!(found.len(), 16);
+    assert_eq!(found[0], ip("10.0.0.0"));
+    assert_eq!(resolver.asker.meter.totals().connections, 1);
+}
+
+#[tokio::test]
+async fn a_server_that_has_no_whole_answer_over_tcp_either_has_failed() {
+    let server = truncating(|asked| {
+        let mut cut = answer(asked, 0, 1, &[]);
+        cut[2] |= 0x02;
+        cut
+    });
+    let (resolver, _) = resolver(&closed(vec![server]));
+    let error = resolver.lookup("s3.example").await.unwrap_err().to_string();
+    assert!(error.contains("over TCP"), "{error}");
 }
