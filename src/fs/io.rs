@@ -1,13 +1,12 @@
-//! Bytes: read, write, truncate, holes, copies by reference.
+//! Bytes that change: write, truncate, holes, copies by reference.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use crate::read::{ReadError, Window};
 use crate::tree::{Node, Pin, Seen};
-use crate::types::{Attrs, Base, Extents, FileNo, RelKey, Source};
+use crate::types::{Attrs, Base, Extents, RelKey, Source};
 
 use super::draft::Draft;
 use super::file::{Inner, OpenFile, Shown};
@@ -23,41 +22,7 @@ const COPY_MAX: u64 = 1 << 30;
 /// How often something is looked at again that changed under the look.
 const TRIES: usize = 8;
 
-/// What a read is made of, taken at one moment.
-struct Stretch {
-    extents: Extents,
-    len: u64,
-    /// Where `extents` and `len` begin in the file.
-    start: u64,
-    /// Bytes of the draft's buffer, by their place in the file.
-    inline: Vec<(u64, Bytes)>,
-    is_draft: bool,
-}
-
 impl Fs {
-    /// Reads at most `size` bytes; fewer at the end.
-    ///
-    /// # Errors
-    /// `Stale`, `Unreachable`, of the disk.
-    pub async fn read(&self, _ino: Ino, fh: Fh, offset: u64, size: usize) -> Result<Bytes> {
-        let handle = self.handles.file(fh)?;
-        let mut last = ReadError::Disk(libc::EIO);
-        // Between the look and the read S3 may have acknowledged the bytes and the spool let go of
-        // them: then they are looked up again, and found in the cache.
-        for _ in 0..TRIES {
-            let content = self.content(&handle.file, offset, size)?;
-            match self
-                .read_content(&content, offset, size, &handle.window)
-                .await
-            {
-                Err(ReadError::Disk(libc::ENOENT)) => last = ReadError::Disk(libc::EIO),
-                Err(error) => return Err(error.into()),
-                Ok(bytes) => return Ok(bytes),
-            }
-        }
-        Err(last.into())
-    }
-
     /// Writes all of `data`.
     ///
     /// # Errors
@@ -241,86 +206,6 @@ impl Fs {
         found
             .and_then(|at| i64::try_from(at).ok())
             .ok_or(FsError::NoSuchOffset)
-    }
-
-    async fn read_content(
-        &self,
-        content: &Stretch,
-        offset: u64,
-        size: usize,
-        window: &Window,
-    ) -> std::result::Result<Bytes, ReadError> {
-        let at = offset - content.start;
-        if !content.is_draft {
-            return self
-                .reader
-                .read_at(&content.extents, content.len, at, size, window)
-                .await;
-        }
-        let once = Window::default();
-        let bytes = self
-            .reader
-            .read_at(&content.extents, content.len, at, size, &once)
-            .await?;
-        if content.inline.is_empty() {
-            return Ok(bytes);
-        }
-        let mut bytes = BytesMut::from(bytes);
-        for (place, piece) in &content.inline {
-            let start = usize::try_from(place - offset).unwrap_or(usize::MAX);
-            let end = (start.saturating_add(piece.len())).min(bytes.len());
-            if let Some(into) = bytes.get_mut(start..end) {
-                into.copy_from_slice(&piece[..end - start]);
-            }
-        }
-        Ok(bytes.freeze())
-    }
-
-    /// What `offset..offset + size` of an open file is made of now.
-    fn content(&self, file: &OpenFile, offset: u64, size: usize) -> Result<Stretch> {
-        let inner = file.inner.lock();
-        let Some(draft) = &inner.draft else {
-            return self.clean_content(file.ino, &inner);
-        };
-        let end = offset.saturating_add(size as u64).min(draft.len);
-        let mut extents = draft.extents.slice(offset.min(end), end);
-        let mut inline = Vec::new();
-        for piece in draft
-            .extents
-            .cover(offset.min(end), end)
-            .into_iter()
-            .flatten()
-        {
-            if let Source::Local {
-                file: FileNo::INLINE,
-                offset: place,
-            } = piece.from
-            {
-                let bytes = Bytes::copy_from_slice(draft.inline(place, piece.len));
-                inline.push((piece.at, bytes));
-                extents.cut(piece.at - offset, piece.end() - offset);
-            }
-        }
-        let len = draft.len.saturating_sub(offset);
-        Ok(Stretch {
-            extents,
-            len,
-            start: offset,
-            inline,
-            is_draft: true,
-        })
-    }
-
-    fn clean_content(&self, ino: Ino, inner: &Inner) -> Result<Stretch> {
-        let node = self.clean_node(ino, inner)?;
-        let (extents, len) = (node.extents(), node.len);
-        Ok(Stretch {
-            extents,
-            len,
-            start: 0,
-            inline: Vec::new(),
-            is_draft: false,
-        })
     }
 
     /// The node that an open file without a draft shows.

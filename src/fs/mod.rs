@@ -19,6 +19,7 @@ mod learn;
 mod mime;
 mod names;
 mod open;
+mod read;
 mod rename;
 mod seal;
 mod xattr;

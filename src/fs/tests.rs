@@ -13,6 +13,7 @@ use super::*;
 use crate::drain;
 use crate::log::{self, Binding};
 use crate::store::Op;
+use crate::store::fault::Fault;
 use crate::store::twin::Twin;
 use crate::tree::Tree;
 use crate::types::Headers;
@@ -55,6 +56,14 @@ fn config() -> Config {
 }
 
 fn start(twin: &Arc<Twin>, dir: &std::path::Path, ttl: Duration) -> (Arc<Fs>, drain::Handle) {
+    start_over(Arc::clone(twin) as _, dir, ttl)
+}
+
+fn start_over(
+    store: Arc<dyn ObjectStore>,
+    dir: &std::path::Path,
+    ttl: Duration,
+) -> (Arc<Fs>, drain::Handle) {
     let binding = Binding {
         endpoint: "twin".into(),
         bucket: "b".into(),
@@ -68,7 +77,6 @@ fn start(twin: &Arc<Twin>, dir: &std::path::Path, ttl: Duration) -> (Arc<Fs>, dr
         disk_reserve: 0,
     };
     let opened = Tree::open(log, &spool.join("memory"), ttl).unwrap();
-    let store: Arc<dyn ObjectStore> = Arc::clone(twin) as _;
     let read = crate::read::Config {
         cache_dir: dir.join("cache"),
         disk_reserve: 0,
@@ -117,6 +125,20 @@ impl World {
             drain,
             dir,
         }
+    }
+
+    /// One whose store fails on command.
+    pub(super) fn faulty() -> (Self, Arc<Fault>) {
+        let (twin, dir) = (Arc::new(Twin::new()), tempfile::tempdir().unwrap());
+        let (store, fault) = Fault::over(Arc::clone(&twin) as _);
+        let (fs, drain) = start_over(store, dir.path(), TTL);
+        let world = Self {
+            fs,
+            twin,
+            drain,
+            dir,
+        };
+        (world, fault)
     }
 
     /// All that is not on the disk is lost. (What was written to it is not: see `log/tests`.)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::layer::{Layer, Layered};
 use super::{ObjectStore, Op, Result, StoreError};
@@ -23,6 +24,8 @@ pub enum Kind {
     Cut(u64),
     /// It is never answered, and the store never saw it.
     Hang,
+    /// It is sent once `let_go` is called, not before.
+    Hold,
 }
 
 #[derive(Debug)]
@@ -44,6 +47,8 @@ struct State {
 pub struct Fault {
     /// Guards the script; held for a look only.
     state: Mutex<State>,
+    /// What is held waits for this.
+    go: Notify,
 }
 
 impl Fault {
@@ -65,6 +70,11 @@ impl Fault {
     /// Takes the link down (every request and body fails at once) or up again.
     pub fn link_down(&self, down: bool) {
         self.state.lock().down = down;
+    }
+
+    /// Lets go of the requests that are held now.
+    pub fn let_go(&self) {
+        self.go.notify_waiters();
     }
 
     /// How many scripted faults have not happened yet.
@@ -116,6 +126,10 @@ impl Layer for Fault {
             Some(Kind::After(error)) => (Some(error), None),
             Some(Kind::Cut(bytes)) => (None, Some(bytes)),
             Some(Kind::Hang) => std::future::pending().await,
+            Some(Kind::Hold) => {
+                self.go.notified().await;
+                (None, None)
+            }
         };
         Ok(Pending { lost, cut })
     }

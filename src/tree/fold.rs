@@ -8,7 +8,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
 use crate::log::{Change, Record, SentObject};
-use crate::types::{Attrs, Base, FileNo, Generation, ObjectId, ObjectMeta, RelKey, Seq, Want};
+use crate::types::{
+    Attrs, Base, Extents, FileNo, Generation, ObjectId, ObjectMeta, RelKey, Seq, Want,
+};
 
 use super::memory::Memory;
 use super::pending::{Pending, PendingMap};
@@ -117,12 +119,19 @@ impl State {
 
     /// A generation with what was moved named by where it is now.
     fn renamed(&self, generation: &Generation) -> Generation {
-        let is_there = |version: &ObjectId| {
-            let key = RelKey::parse(version.key.as_str());
-            let known = key.and_then(|key| self.remote.known(&key));
-            known.is_some_and(|known| known.etag == version.etag)
-        };
-        self.sources.renamed(generation, &is_there)
+        self.sources
+            .renamed(generation, &|version| self.is_there(version))
+    }
+
+    /// Pieces of versions that were replaced, named by where they are now.
+    pub(super) fn led(&self, extents: &Extents) -> Extents {
+        self.sources.led(extents, &|version| self.is_there(version))
+    }
+
+    fn is_there(&self, version: &ObjectId) -> bool {
+        let key = RelKey::parse(version.key.as_str());
+        let known = key.and_then(|key| self.remote.known(&key));
+        known.is_some_and(|known| known.etag == version.etag)
     }
 
     fn set(&mut self, seq: Seq, change: Change, now: Instant) {

@@ -172,6 +172,12 @@ impl Tree {
         self.view(|view| view.remembered(object))
     }
 
+    /// `extents`, with bytes of versions that an upload of ours replaced named by where they are
+    /// now. Pieces of the spool stay.
+    pub fn led(&self, extents: &Extents) -> Extents {
+        self.state.lock().led(extents)
+    }
+
     /// The version believed to be at a key.
     pub fn known(&self, key: &RelKey) -> Option<ObjectMeta> {
         self.view(|view| Some(view.known(key)?.meta(key)))

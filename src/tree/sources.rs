@@ -149,6 +149,18 @@ impl Sources {
         }
     }
 
+    /// `extents`, with pieces of replaced versions named by their new place; those of the spool
+    /// stay. `is_there`: as in `renamed`.
+    pub(super) fn led(&self, extents: &Extents, is_there: &dyn Fn(&ObjectId) -> bool) -> Extents {
+        let place = |from: &Source| match from {
+            Source::Remote { object, offset } if !is_there(object) => {
+                self.replaced.get(object).map(|all| (all, *offset))
+            }
+            Source::Remote { .. } | Source::Local { .. } => None,
+        };
+        extents.map(|piece| renamed(piece, &place))
+    }
+
     /// Nobody names a data file any more.
     pub(super) fn forget(&mut self, file: FileNo) {
         self.sent.remove(&file);

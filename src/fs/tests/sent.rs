@@ -1,6 +1,11 @@
 //! The verbs together with the drain: what reaches the bucket, and by how many requests.
 
 use super::*;
+use crate::store::StoreError;
+use crate::store::fault::Kind;
+use crate::types::RelKey;
+
+const APPEND: i32 = libc::O_RDWR | libc::O_APPEND;
 
 #[tokio::test]
 async fn what_was_written_is_in_the_bucket_after_the_drain_with_its_metadata() {
@@ -135,4 +140,92 @@ async fn a_file_that_is_again_what_it_was_is_appended_to_by_reference() {
         world.unlink("big").await.unwrap();
         world.drain().await;
     }
+}
+
+/// An object of 9 MiB that somebody else made, with an append of ours that S3 has carried out, but
+/// whose answer was lost: until `let_go` nothing says that it arrived.
+async fn appended_with_a_lost_answer() -> (World, Arc<Fault>, Ino, Fh) {
+    let (world, fault) = World::faulty();
+    let all = vec![5u8; 9 << 20];
+    world.twin.put_behind("big", all, Headers::default());
+    let (ino, fh) = world.open("big", APPEND).await.unwrap();
+    world.write(ino, fh, 9 << 20, b"tail").await.unwrap();
+    world.fs.flush(ino, fh, ME.pid).await.unwrap();
+    let lost = StoreError::Link("the answer was lost".into());
+    fault.on(Op::Complete, 1, Kind::After(lost));
+    // The first HEAD asks for the metadata that the new version inherits.
+    fault.on(Op::Head, 2, Kind::Hold);
+    (world, fault, ino, fh)
+}
+
+async fn until_appended(world: &World) {
+    world.drain.hurry();
+    while world.twin.object("big").unwrap().0.len() == 9 << 20 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Reads while nothing says yet that the append arrived; then that is let through.
+async fn read_meanwhile(world: &World, fault: &Fault, ino: Ino, fh: Fh) -> Bytes {
+    let failed = || world.twin.counts().failed(Op::Get);
+    let before = failed();
+    let mut read = std::pin::pin!(world.fs.read(ino, fh, 1 << 20, 4096));
+    while failed() == before {
+        tokio::select! {
+            early = &mut read => panic!("it had to wait: {early:?}"),
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+        }
+    }
+    while fault.pending() > 0 {
+        tokio::select! {
+            early = &mut read => panic!("it had to wait: {early:?}"),
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+        }
+    }
+    loop {
+        fault.let_go();
+        tokio::select! {
+            bytes = &mut read => return bytes.unwrap(),
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_read_of_what_our_own_upload_replaced_waits_for_its_answer() {
+    let (world, fault, ino, fh) = appended_with_a_lost_answer().await;
+    world.close(ino, fh).await.unwrap();
+    let (ino, fh) = world.open("big", libc::O_RDONLY).await.unwrap();
+    until_appended(&world).await;
+    let bytes = read_meanwhile(&world, &fault, ino, fh).await;
+    assert_eq!(bytes, vec![5u8; 4096]);
+    world.close(ino, fh).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_draft_over_a_version_that_our_own_upload_replaced_is_read_from_the_new_one() {
+    let (world, fault, ino, fh) = appended_with_a_lost_answer().await;
+    world.write(ino, fh, (9 << 20) + 4, b" more").await.unwrap();
+    let key = RelKey::parse("big").unwrap();
+    world.fs.tree.urge(&key);
+    until_appended(&world).await;
+    let bytes = read_meanwhile(&world, &fault, ino, fh).await;
+    assert_eq!(bytes, vec![5u8; 4096]);
+    world.close(ino, fh).await.unwrap();
+    world.drain().await;
+    let (bytes, _) = world.twin.object("big").unwrap();
+    assert_eq!(&bytes[9 << 20..], b"tail more");
+}
+
+#[tokio::test]
+async fn a_version_that_somebody_else_replaced_is_stale_at_once() {
+    let world = World::new();
+    let all = vec![5u8; 9 << 20];
+    world.twin.put_behind("big", all, Headers::default());
+    let (ino, fh) = world.open("big", libc::O_RDONLY).await.unwrap();
+    world.twin.put_behind("big", "theirs", Headers::default());
+    let read = world.fs.read(ino, fh, 1 << 20, 4096).await;
+    assert_eq!(read, Err(FsError::Stale));
+    assert_eq!(world.twin.counts().of(Op::Get), 1);
+    world.close(ino, fh).await.unwrap();
 }
