@@ -152,7 +152,7 @@ impl Fs {
         let modified = node.modified.map(|secs| Time { secs, nanos: 0 });
         Stat {
             ino,
-            size: node.len,
+            size: if node.kind == Kind::Dir { 0 } else { node.len },
             kind: node.kind,
             perm: u16::try_from(mode).unwrap_or(0o644),
             nlink: if node.kind == Kind::Dir { 2 } else { 1 },

@@ -290,13 +290,18 @@ impl<'a> View<'a> {
             modified: None,
             content: Content::None,
         };
+        // What somebody keeps in a marker goes with the directory's attributes.
         if let Some(entry) = self.state.pending.get(&key) {
-            node.attrs = entry
-                .generation()
-                .map(|generation| generation.attrs.clone());
+            if let Some(generation) = entry.generation() {
+                node.attrs = Some(generation.attrs.clone());
+                node.len = generation.len;
+                node.content = Content::Pending(Arc::clone(generation), entry.number);
+            }
         } else if let Some(known) = self.state.remote.known(&key) {
             node.attrs = self.state.memory.get(&key, &known.etag);
             node.modified = Some(known.modified);
+            node.len = known.size;
+            node.content = Content::Remote(id_of(&key, &known), known.by);
         }
         node
     }

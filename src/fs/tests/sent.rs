@@ -229,3 +229,30 @@ async fn a_version_that_somebody_else_replaced_is_stale_at_once() {
     assert_eq!(world.twin.counts().of(Op::Get), 1);
     world.close(ino, fh).await.unwrap();
 }
+
+#[tokio::test]
+async fn what_somebody_keeps_in_the_marker_of_a_directory_outlives_a_chmod() {
+    let world = World::new();
+    let kept = vec![7u8; 100];
+    world
+        .twin
+        .put_behind("d/", kept.clone(), Headers::default());
+    world.twin.put_behind("d/f", "x", Headers::default());
+    assert_eq!(world.names("d").await.unwrap(), ["f"]);
+    for mode in [0o700, 0o711] {
+        let ino = world.at("d").await.unwrap().ino;
+        let change = SetAttr {
+            mode: Some(mode),
+            ..SetAttr::default()
+        };
+        world.fs.setattr(ino, change).await.unwrap();
+    }
+    world.drain().await;
+    let (bytes, meta) = world.twin.object("d/").unwrap();
+    assert_eq!(bytes, kept);
+    assert_eq!(meta.headers.unwrap().metadata["mode"], "16841");
+    world.rename("d", "e").await.unwrap();
+    world.drain().await;
+    assert_eq!(world.twin.object("e/").unwrap().0, kept);
+    assert_eq!(world.at("e").await.unwrap().size, 0);
+}
