@@ -337,3 +337,53 @@ fn no_module_imports_itself_in_a_circle() {
         }
     }
 }
+
+/// What the clients of S3, Cognito, Krypton and the web bring with them, build dependencies
+/// included. The bound is what the SDK alone brings with its defaults trimmed and its own HTTP
+/// client; `idna_adapter` 1.0.0 in Cargo.lock (names of hosts are ASCII here) leaves out the
+/// Unicode tables, 20 crates.
+#[test]
+fn the_cloud_stack_is_154_crates_at_most_with_one_http_and_one_tls() {
+    let roots = [
+        "aws-config",
+        "aws-sdk-cognitoidentity",
+        "aws-sdk-s3",
+        "aws-smithy-runtime",
+        "hyper-rustls",
+        "hyper-util",
+        "reqwest",
+        "tokio",
+    ];
+    let mut crates = BTreeSet::new();
+    for root in roots {
+        let tree = std::process::Command::new(env!("CARGO"))
+            .args(["tree", "--locked", "--offline", "-e", "normal,build"])
+            .args(["--prefix", "none", "-f", "{p}", "-p", root])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .expect("cargo starts");
+        assert!(tree.status.success(), "{root}: {tree:?}");
+        let text = String::from_utf8_lossy(&tree.stdout);
+        let names = text.lines().filter_map(|line| {
+            let mut words = line.split_whitespace();
+            Some(format!("{} {}", words.next()?, words.next()?))
+        });
+        crates.extend(names);
+    }
+    println!("the cloud stack: {} crates", crates.len());
+    assert!((100..=154).contains(&crates.len()), "{crates:#?}");
+    for one in [
+        "hyper ",
+        "h2 ",
+        "rustls ",
+        "ring ",
+        "aws-lc-rs ",
+        "native-tls ",
+    ] {
+        let found = crates.iter().filter(|name| name.starts_with(one)).count();
+        assert!(found <= 1, "{one}: {crates:#?}");
+    }
+    let stacks = ["aws-lc-rs ", "native-tls ", "openssl "];
+    let other = |name: &&String| stacks.iter().any(|stack| name.starts_with(stack));
+    assert_eq!(crates.iter().find(other), None, "TLS is rustls on ring");
+}
