@@ -5,6 +5,7 @@ mod architecture;
 mod bad_input;
 mod bars;
 mod contract;
+mod corpus;
 mod demo;
 mod harness;
 mod readme;
