@@ -91,7 +91,8 @@ fn start_seaweed() -> Running {
         "-ip=127.0.0.1".into(),
         "-ip.bind=127.0.0.1".into(),
         "-master.telemetry=false".into(),
-        "-master.volumeSizeLimitMB=1024".into(),
+        // Each bucket reserves several: on a small disk there must be room for all of them.
+        "-master.volumeSizeLimitMB=128".into(),
         "-volume.max=0".into(),
         "-volume.preStopSeconds=0".into(),
         "-volume.minFreeSpace=1".into(),
