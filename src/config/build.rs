@@ -252,6 +252,7 @@ fn fs_config(place: &Place, s: &Settings) -> Result<fs::Config, ConfigError> {
         close_timeout: at_least_a_second(s, "close_timeout")?,
         close_max: at_least_a_second(s, "close_max")?,
         content_type_auto: is("content_type", "auto")?,
+        attrs_exact: is("attrs", "exact")?,
     })
 }
 

@@ -194,6 +194,7 @@ pub static TABLE: &[Opt] = &[
 
     opt("ttl", Time, "60s", "what is known of the bucket is trusted so long"),
     opt("stale_after", Time, "2s", "names and attributes wait so long for the network, then show what is known"),
+    opt("attrs", Word(&["lazy", "exact"]), "lazy", "modes, owners and times of objects written elsewhere: learnt when opened, or asked for (2.4 KB each)"),
     opt("read_timeout", Time, "30s", "a read, or a listing of an unknown directory, fails after so long without a byte"),
     opt("readahead_max", Size, "4MiB", "fetch at most so much ahead of a sequential reader"),
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::tree::{Freshness, Seen};
 use crate::types::{Kind, RelPath};
 
+use super::exact::ATTRS_AHEAD;
 use super::inode::ROOT;
 use super::learn::Learnt;
 use super::{DirEntry, Fh, Fs, FsError, Ino, Result, Stat};
@@ -68,6 +69,10 @@ impl Fs {
         }
         let first = usize::try_from(offset.max(DOTS) - DOTS).unwrap_or(usize::MAX);
         for (index, name) in names.iter().enumerate().skip(first) {
+            if self.config.attrs_exact && (index - first).is_multiple_of(ATTRS_AHEAD) {
+                let next = names.iter().skip(index).take(ATTRS_AHEAD);
+                self.know_all_attrs(next.map(|name| path.join(name))).await;
+            }
             let child = path.join(name);
             let Seen::Here(node, _) = self.tree.view(|view| view.lookup(&child)) else {
                 continue;

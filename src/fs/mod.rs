@@ -11,6 +11,7 @@ mod attr;
 mod dir;
 mod draft;
 mod error;
+mod exact;
 mod file;
 mod handle;
 mod inode;
@@ -112,6 +113,8 @@ pub struct Config {
     pub close_max: Duration,
     /// Give new objects a Content-Type by their name's ending.
     pub content_type_auto: bool,
+    /// `attrs=exact`: what a listing does not tell is asked for before it is shown.
+    pub attrs_exact: bool,
 }
 
 /// What `stat` shows.

@@ -227,6 +227,14 @@ impl Fs {
     /// looks that is nothing (a new name can be made there, and the bucket will be asked again by
     /// the precondition of its upload).
     pub(super) async fn look(&self, path: &RelPath) -> Result<Seen> {
+        let seen = self.look_at_name(path).await?;
+        if self.config.attrs_exact && self.know_attrs(path).await {
+            return Ok(self.tree.view(|view| view.lookup(path)));
+        }
+        Ok(seen)
+    }
+
+    async fn look_at_name(&self, path: &RelPath) -> Result<Seen> {
         let seen = self.tree.view(|view| view.lookup(path));
         match &seen {
             Seen::Here(_, Freshness::Fresh) | Seen::NotHere(Freshness::Fresh) => return Ok(seen),

@@ -1,5 +1,6 @@
 //! The verbs over the twin: no kernel, no network.
 
+mod exact;
 mod model;
 mod sent;
 mod shared;
@@ -52,6 +53,7 @@ fn config() -> Config {
         close_timeout: Duration::from_secs(60),
         close_max: Duration::from_secs(3600),
         content_type_auto: true,
+        attrs_exact: false,
     }
 }
 
@@ -63,6 +65,15 @@ fn start_over(
     store: Arc<dyn ObjectStore>,
     dir: &std::path::Path,
     ttl: Duration,
+) -> (Arc<Fs>, drain::Handle) {
+    start_with(store, dir, ttl, |_| ())
+}
+
+fn start_with(
+    store: Arc<dyn ObjectStore>,
+    dir: &std::path::Path,
+    ttl: Duration,
+    set: impl FnOnce(&mut Config),
 ) -> (Arc<Fs>, drain::Handle) {
     let binding = Binding {
         endpoint: "twin".into(),
@@ -96,9 +107,11 @@ fn start_over(
         Arc::clone(&store),
         settings,
     );
+    let mut config = config();
+    set(&mut config);
     (
         Fs::new(
-            config(),
+            config,
             Parts {
                 tree,
                 reader,

@@ -260,6 +260,26 @@ impl<'a> View<'a> {
             .and_then(|(_, entry)| entry.dead.clone())
     }
 
+    /// The key of what is shown at `path`, if its object may carry attributes that are not known.
+    #[must_use]
+    pub fn without_attrs(&self, path: &RelPath) -> Option<RelKey> {
+        let Seen::Here(node, _) = self.lookup(path) else {
+            return None;
+        };
+        if node.kind != Kind::Dir {
+            let is_plain = matches!(node.content, Content::Remote(..)) && node.attrs.is_none();
+            return is_plain.then(|| RelKey::file(path));
+        }
+        let key = RelKey::dir(path);
+        let slot = self.state.remote.slot(path)?;
+        let is_unknown = match slot.dir.present()? {
+            Fact::Unknown => true,
+            Fact::Absent => false,
+            Fact::Present(_) => node.attrs.is_none(),
+        };
+        (is_unknown && self.state.pending.get(&key).is_none()).then_some(key)
+    }
+
     /// Attributes remembered of a version.
     #[must_use]
     pub fn remembered(&self, object: &ObjectId) -> Option<Attrs> {

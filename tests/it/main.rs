@@ -8,6 +8,7 @@ mod contract;
 mod corpus;
 mod demo;
 mod harness;
+mod peers;
 mod readme;
 mod restart;
 mod servers;
