@@ -1,7 +1,6 @@
 //! Crashes, outages and leases that end: what was acknowledged arrives, whole, once.
 
 use std::fs;
-use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,7 @@ use kryptonfs::sim::Expiration;
 
 use crate::harness::cloud::{Refusal, Service};
 use crate::harness::tree::{Look, assert_same, read_tree, sha256};
-use crate::harness::{Server, World, eventually, noise, shell, try_shell};
+use crate::harness::{Holder, Server, World, eventually, noise, shell, try_shell};
 
 const SOON: Duration = Duration::from_secs(60);
 const MIB: usize = 1 << 20;
@@ -139,14 +138,12 @@ fn an_object_appears_whole_or_not_at_all() {
 fn what_was_never_closed_is_not_published_after_a_crash() {
     let world = World::new(Server::Sim, "torn");
     let mount = world.spec().mount();
-    let mut open = fs::File::create(mount.path("torn")).unwrap();
-    open.write_all(b"half a sentence, and the").unwrap();
-    let mut synced = fs::File::create(mount.path("synced")).unwrap();
-    synced.write_all(b"said and kept").unwrap();
-    synced.sync_all().unwrap();
-    synced.write_all(b", but this not").unwrap();
+    let mut writer = Holder::new(mount.dir());
+    writer.write("torn", "torn", "half a sentence, and the");
+    writer.write("synced", "synced", "said and kept");
+    writer.run("os.fsync(synced.fileno()); synced.write(b', but this not')");
     let spec = mount.kill();
-    drop((open, synced));
+    drop(writer);
     let mount = spec.mount();
     mount.drain();
     assert!(!world.client.has(&world.key("torn")));

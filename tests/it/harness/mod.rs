@@ -6,6 +6,7 @@
 
 pub(crate) mod client;
 pub(crate) mod cloud;
+pub(crate) mod holder;
 pub(crate) mod mount;
 pub(crate) mod relay;
 pub(crate) mod servers;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use client::{Access, Client, Keys, Object};
 pub(crate) use cloud::TestCloud;
+pub(crate) use holder::Holder;
 pub(crate) use mount::{Mount, Spec};
 pub(crate) use relay::Relay;
 pub(crate) use world::{Server, World};
