@@ -3,8 +3,8 @@
 //! Invariants:
 //! - `begin` is recorded before any request that may show, and only while its change is the
 //!   wanted one: so the log (and the tree) knows which generation an answer speaks of;
-//! - a sent generation enters the cache before `Sent` is recorded, and `Sent` is flushed before
-//!   any spool file is removed.
+//! - a sent generation enters the cache before `Sent` is recorded, and the record after which
+//!   nothing names a spool file is flushed before the file is removed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -213,6 +213,11 @@ impl Hands {
     pub(super) async fn tidy(&self) {
         let files = self.tree.unreferenced();
         if files.is_empty() {
+            return;
+        }
+        // What made them so may have been appended a moment ago: after a power cut it may not be.
+        if let Err(error) = self.log.flushed(self.tree.now()).await {
+            tracing::warn!(%error, "sent files stay in the spool");
             return;
         }
         let spool = Arc::clone(self.log.spool());

@@ -13,6 +13,7 @@ use super::hands::{Hands, Progress};
 use super::pace::{Pace, roll};
 use super::plan::{Busy, InFlight, Job, Plan, Rules, plan};
 use super::{Answer, Orders};
+use crate::types::Seq;
 
 /// How long requests in flight may go on after `stop`.
 const STOP_AFTER: Duration = Duration::from_secs(5);
@@ -42,6 +43,8 @@ struct Loop {
     /// Jobs that ended since the last compaction.
     ended: usize,
     is_keeping: bool,
+    /// The log's position when house was last kept.
+    kept_at: Seq,
 }
 
 /// Runs until it is told to stop, or nobody is left who could.
@@ -91,6 +94,7 @@ impl Loop {
             heeded: Orders::default(),
             ended: 0,
             is_keeping: false,
+            kept_at: Seq(0),
         }
     }
 
@@ -195,6 +199,7 @@ impl Loop {
             Ok((id, Done::Job(outcome))) => (id, Some(outcome)),
             Ok((_, Done::Kept)) => {
                 self.is_keeping = false;
+                self.kept_at = self.hands.tree.now();
                 return;
             }
             Err(error) => (error.id(), None),
@@ -251,7 +256,10 @@ impl Loop {
     /// Compacts the log and aborts uploads nobody wants, one at a time, when there is leisure.
     fn keep_house(&mut self) {
         let is_idle = self.jobs.is_empty();
-        let is_worth = (is_idle && self.ended > 0) || self.ended >= COMPACT_AFTER;
+        let is_worth = (is_idle && self.ended > 0)
+            || self.ended >= COMPACT_AFTER
+            // Also while the bucket is silent: what was removed here makes room.
+            || (self.hands.log.spool().is_short() && self.hands.tree.now() > self.kept_at);
         let is_reachable = self.pace.paused_until().is_none();
         let sweeps = is_idle && is_reachable && !self.hands.stale_uploads().is_empty();
         if self.is_keeping || !(is_worth || sweeps) {
@@ -264,6 +272,7 @@ impl Loop {
             if sweeps {
                 hands.sweep().await;
             }
+            hands.tidy().await;
             let tree = Arc::clone(&hands.tree);
             match tokio::task::spawn_blocking(move || tree.compact()).await {
                 Ok(Ok(())) => {}

@@ -6,17 +6,27 @@
 //! - up to `INLINE_MAX` bytes stay in memory (they will ride in the record of the seal); more, or
 //!   more than all drafts together may keep, and all of them move to a data file;
 //! - bytes go to their own offset in the data file while that lies behind all that was written to
-//!   it, else to its end: so a file written in order can become a cache file as it is.
+//!   it, else to its end: so a file written in order can become a cache file as it is;
+//! - before anything is changed, the log has promised room for the record of the seal: there is
+//!   `ENOSPC` at a write, never at the close that follows.
 
 use std::io;
 use std::sync::Arc;
 
-use crate::log::{DataFile, Spool};
+use crate::log::{DataFile, Need, Promise, Spool};
 use crate::tree::Pin;
 use crate::types::{Attrs, Base, Extent, Extents, FileNo, Source};
 
 /// At most so many bytes of a file ride in its record.
 pub(super) const INLINE_MAX: usize = 32 * 1024;
+
+/// What the record of a seal takes beside extents and bytes: key, attributes, frame. All that comes
+/// from S3 in them is bounded by it: a key by 1 KiB, metadata by 2 KiB.
+const SEAL: u64 = 4096;
+/// What an extent takes, beside the key and the tag of a version.
+const EXTENT: u64 = 40;
+/// For so many more extents room is asked for at once; one change makes at most three.
+const EXTENTS_MORE: usize = 16;
 
 /// A data file and how far it is written.
 #[derive(Clone, Debug)]
@@ -44,6 +54,9 @@ pub(super) struct Draft {
     pub(super) base: Base,
     /// Keep the data files of the base and of what was copied in.
     pub(super) pins: Vec<Pin>,
+    promise: Option<Promise>,
+    /// How many extents it is good for, and what the largest takes.
+    promised: (usize, u64),
 }
 
 impl Draft {
@@ -56,7 +69,53 @@ impl Draft {
             epoch: 0,
             base,
             pins: Vec::new(),
+            promise: None,
+            promised: (0, 0),
         }
+    }
+
+    /// Makes sure that there will be room for the seal, also after one more change that keeps
+    /// `more` bytes in memory.
+    pub(super) fn promise(&mut self, spool: &Spool, more: usize, need: Need) -> io::Result<()> {
+        let count = self.extents.count();
+        if count + 3 > self.promised.0 {
+            let remote = |extent: &Extent| match &extent.from {
+                Source::Remote { object, .. } => {
+                    object.key.as_str().len() + object.etag.as_str().len()
+                }
+                Source::Local { .. } => 0,
+            };
+            let largest = self.extents.iter().map(remote).max().unwrap_or_default();
+            self.promised = (count + EXTENTS_MORE, EXTENT + largest as u64);
+        }
+        let (extents, size) = self.promised;
+        let bytes = SEAL + extents as u64 * size + (self.buffer.len() + more) as u64;
+        match &mut self.promise {
+            Some(promise) => promise.grow_to(bytes, need),
+            none => {
+                *none = Some(spool.promise(bytes, need)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// It was sealed, and more was written meanwhile.
+    pub(super) fn is_sealed(&mut self) {
+        if let Some(promise) = &mut self.promise {
+            promise.is_kept();
+        }
+    }
+
+    /// Whether room for its seal was promised once.
+    pub(super) fn is_promised(&self) -> bool {
+        self.promise.is_some()
+    }
+
+    /// Whether `more` bytes may stay in memory: the device has allocated the room for their seal.
+    fn may_keep(&mut self, spool: &Spool, more: usize) -> bool {
+        self.buffer.len() + more <= INLINE_MAX
+            && self.promise(spool, more, Need::Growth).is_ok()
+            && self.promise.as_ref().is_some_and(Promise::is_allocated)
     }
 
     /// Writes. Blocking (page cache). `writer` is the open file's, made when it is needed.
@@ -68,9 +127,10 @@ impl Draft {
         data: &[u8],
         may_inline: bool,
     ) -> io::Result<()> {
-        self.epoch += 1;
+        self.promise(spool, 0, Need::Growth)?;
         let end = offset + data.len() as u64;
-        if writer.is_none() && may_inline && self.buffer.len() + data.len() <= INLINE_MAX {
+        if writer.is_none() && may_inline && self.may_keep(spool, data.len()) {
+            self.epoch += 1;
             self.extents.put(Extent {
                 at: offset,
                 len: data.len() as u64,
@@ -85,6 +145,7 @@ impl Draft {
             let Some(writer) = writer else {
                 return Err(io::ErrorKind::NotFound.into());
             };
+            self.epoch += 1;
             self.write_to(writer, offset, data)?;
         }
         self.len = self.len.max(end);

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use crate::log::Need;
 use crate::tree::{Node, Pin, Seen};
 use crate::types::{Attrs, Base, Extents, RelKey, Source};
 
@@ -19,6 +20,8 @@ const FILE_MAX: u64 = 10_000 * (5 << 30);
 const BUFFERED_MAX: usize = 4 << 20;
 /// What one copy_file_range does at most (its answer is 32 bits).
 const COPY_MAX: u64 = 1 << 30;
+/// What an extent takes in a record at most: the key (S3: 1,024 bytes) and tag of a version.
+const PIECE_MAX: usize = 1200;
 /// How often something is looked at again that changed under the look.
 const TRIES: usize = 8;
 
@@ -73,8 +76,10 @@ impl Fs {
 
     /// Makes an open file `size` bytes long.
     pub(super) async fn cut(self: &Arc<Self>, file: &Arc<OpenFile>, size: u64) -> Result<()> {
-        self.edit(file, move |_, inner| {
+        self.edit(file, move |fs, inner| {
             if let Some(draft) = &mut inner.draft {
+                let is_shorter = size <= draft.len;
+                draft.promise(fs.log.spool(), 0, shrinks(is_shorter))?;
                 draft.truncate(size);
                 draft.attrs.mtime = Some(clock());
             }
@@ -106,10 +111,11 @@ impl Fs {
             return Err(FsError::NotSupported);
         }
         let makes_hole = mode & (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_ZERO_RANGE) != 0;
-        self.edit(&handle.file, move |_, inner| {
+        self.edit(&handle.file, move |fs, inner| {
             let Some(draft) = &mut inner.draft else {
                 return Ok(());
             };
+            draft.promise(fs.log.spool(), 0, shrinks(makes_hole))?;
             if makes_hole {
                 draft.punch(offset, end);
             }
@@ -242,12 +248,21 @@ impl Fs {
             if let Some(errno) = inner.poisoned {
                 return Err(FsError::Disk(errno));
             }
-            if inner.draft.is_none() {
+            let is_new = inner.draft.is_none();
+            if is_new {
                 let draft = fs.begin(file.ino, &inner)?;
                 fs.buffered.fetch_add(draft.buffer.len(), Ordering::Relaxed);
                 inner.draft = Some(draft);
             }
-            change(&fs, &mut inner)
+            let done = change(&fs, &mut inner);
+            if is_new
+                && done.is_err()
+                && let Some(draft) = inner.draft.take_if(|draft| draft.epoch == 0)
+            {
+                // Nothing was changed: there is nothing to be sealed.
+                fs.unbuffer(draft.buffer.len());
+            }
+            done
         });
         done.await.map_err(|_| FsError::Disk(libc::EIO))?
     }
@@ -277,7 +292,7 @@ impl Fs {
         for _ in 0..TRIES {
             let node = self.clean_node(ino, inner)?;
             let all = node.extents();
-            let pin = self.tree.pin(&all);
+            let _while_read = self.tree.pin(&all);
             let (mut extents, mut small) = (Extents::default(), Vec::new());
             let mut failed = None;
             for extent in all.iter() {
@@ -292,6 +307,8 @@ impl Fs {
                     Source::Local { .. } | Source::Remote { .. } => extents.put(extent.clone()),
                 }
             }
+            // What was taken into memory needs no pin: a draft must not keep the log from shrinking.
+            let pin = self.tree.pin(&extents);
             // Before they were pinned S3 may have acknowledged the bytes, or the log was compacted,
             // and their files were let go: then it is something else now.
             if self.clean_node(ino, inner)?.extents() == all {
@@ -339,6 +356,8 @@ impl Fs {
         let Some(draft) = &mut inner.draft else {
             return Ok(());
         };
+        let room = piece.extents.count().saturating_mul(PIECE_MAX);
+        draft.promise(self.log.spool(), room, Need::Growth)?;
         draft.splice(at, len, &piece.extents);
         draft.attrs.mtime = Some(clock());
         if !draft.pins.iter().any(|pin| pin.covers(&piece.pin)) {
@@ -348,6 +367,15 @@ impl Fs {
             self.write_draft(inner, at + place, bytes)?;
         }
         Ok(())
+    }
+}
+
+/// How deep into the reserve of the spool a change of a length may go.
+fn shrinks(is_shorter: bool) -> Need {
+    if is_shorter {
+        Need::Shrink
+    } else {
+        Need::Growth
     }
 }
 

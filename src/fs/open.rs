@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::log::Change;
+use crate::log::{Change, Need};
 use crate::tree::{Content, Node, Seen};
 use crate::types::{Attrs, Base, Extents, Kind, Name, RelKey, RelPath, Want};
 
@@ -110,8 +110,10 @@ impl Fs {
             let path = child(table, parent, name)?;
             let key = RelKey::file(&path);
             self.must_fit(&key)?;
+            let mut draft = Draft::new(Extents::default(), 0, attrs.clone(), Base::Absent);
+            draft.promise(self.log.spool(), 0, Need::Growth)?;
             let want = Want::Open {
-                attrs: Box::new(attrs.clone()),
+                attrs: Box::new(attrs),
                 file: None,
             };
             let mut base = Base::Absent;
@@ -142,7 +144,7 @@ impl Fs {
             let node = self.tree.view(|view| here(view, &path))?;
             table.detach(parent, name);
             let ino = table.intern(parent, name, Kind::File);
-            let draft = Draft::new(Extents::default(), 0, attrs, base);
+            draft.base = base;
             let file = OpenFile::created(ino, draft, seq);
             if !table.keeps_open(ino, &file) {
                 return Err(FsError::NotFound);

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::log::Change;
+use crate::log::{Change, Need};
 use crate::tree::{Seen, View};
 use crate::types::{Base, Extents, Generation, RelKey, RelPath, Seq, Want};
 
@@ -154,7 +154,12 @@ impl Fs {
             attrs: draft.attrs.clone(),
         };
         let is_done = draft.epoch == snapshot.epoch;
-        let number = self.tree.change::<FsError>(|view| {
+        let need = if draft.is_promised() {
+            Need::Promised
+        } else {
+            Need::Growth
+        };
+        let number = self.tree.change_for::<FsError>(need, |view| {
             let base = base_of(view, &path, inner.shown.as_ref(), &draft.base);
             let want = Want::Object(Arc::new(generation));
             Ok((
@@ -173,6 +178,8 @@ impl Fs {
         inner.sealed = Some(number);
         if is_done && let Some(draft) = inner.draft.take() {
             self.unbuffer(draft.buffer.len());
+        } else if let Some(draft) = &mut inner.draft {
+            draft.is_sealed();
         }
         Ok(Some((path, number)))
     }

@@ -1,6 +1,7 @@
 //! The verbs over the twin: no kernel, no network.
 
 mod exact;
+mod full;
 mod model;
 mod sent;
 mod shared;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
+use crate::disk::Disk;
 use crate::drain;
 use crate::log::{self, Binding};
 use crate::store::Op;
@@ -75,6 +77,17 @@ fn start_with(
     ttl: Duration,
     set: impl FnOnce(&mut Config),
 ) -> (Arc<Fs>, drain::Handle) {
+    start_on(&Disk::default(), store, dir, (ttl, 1 << 30), set)
+}
+
+/// As `start`, on a disk that is watched; `(ttl, spool_max)`.
+fn start_on(
+    disk: &Disk,
+    store: Arc<dyn ObjectStore>,
+    dir: &std::path::Path,
+    (ttl, spool_max): (Duration, u64),
+    set: impl FnOnce(&mut Config),
+) -> (Arc<Fs>, drain::Handle) {
     let binding = Binding {
         endpoint: "twin".into(),
         bucket: "b".into(),
@@ -84,10 +97,10 @@ fn start_with(
     let log = log::Config {
         dir: spool.clone(),
         binding,
-        spool_max: 1 << 30,
+        spool_max,
         disk_reserve: 0,
     };
-    let opened = Tree::open(log, &spool.join("memory"), ttl).unwrap();
+    let opened = Tree::open_on(disk.clone(), &log, &spool.join("memory"), ttl).unwrap();
     let read = crate::read::Config {
         cache_dir: dir.join("cache"),
         disk_reserve: 0,

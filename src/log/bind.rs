@@ -4,6 +4,9 @@
 //! `{"version":1,"endpoint":..,"bucket":..,"prefix":..,"mount":HEX,"salt":HEX,"machine":HEX|null}`.
 //! `mount` and `salt` are random; `machine` is a checksum of the salt and `/etc/machine-id`.
 //!
+//! `lock` is text: the daemon's pid, the kernel's boot id, and, once all that was appended is flushed
+//! and nothing more will be, `clean`.
+//!
 //! Invariants:
 //! - one daemon at a time has a spool: `lock` is locked (flock) while anything of it is alive;
 //! - what is unsent is never sent to another bucket than the one it was written for: a spool that
@@ -27,6 +30,7 @@ use crate::types::{Base, MountId, RelKey, Seq, Want};
 const VERSION: u32 = 1;
 const FILE: &str = "binding";
 const LOCK: &str = "lock";
+const CLEAN: &str = "clean";
 
 /// A spool that is ours.
 #[derive(Debug)]
@@ -49,21 +53,35 @@ struct OnDisk {
     machine: Option<String>,
 }
 
+/// How the run before this one ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LastRun {
+    /// All it appended was flushed; or the machine was started since, so that what is read is read
+    /// from the device.
+    Settled,
+    /// Since the machine was started, with what was not flushed, or could not be.
+    Unclean,
+}
+
 #[derive(Debug, Deserialize)]
 struct Versioned {
     version: u32,
 }
 
 /// Opens the folders of the spool in `dir` and locks it.
-pub(super) fn open(disk: &Disk, dir: &Path) -> Result<(Folders, disk::File), LogError> {
+pub(super) fn open(disk: &Disk, dir: &Path) -> Result<(Folders, disk::File, LastRun), LogError> {
     let root = Dir::private(disk, dir)?;
     let Some(lock) = root.lock(LOCK)? else {
         let pid = root.read(LOCK)?;
-        let pid = String::from_utf8_lossy(&pid).trim().parse().ok();
-        return Err(LogError::Busy(pid));
+        let pid = String::from_utf8_lossy(&pid);
+        return Err(LogError::Busy(
+            pid.lines().next().and_then(|pid| pid.parse().ok()),
+        ));
     };
+    let boot = boot_id();
+    let last_run = last_run(&lock.read_all()?, &boot);
     lock.truncate(0)?;
-    lock.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)?;
+    lock.write_all_at(format!("{}\n{boot}\n", std::process::id()).as_bytes(), 0)?;
     let folders = Folders {
         log: root.private_below("log")?,
         data: root.private_below("data")?,
@@ -72,7 +90,28 @@ pub(super) fn open(disk: &Disk, dir: &Path) -> Result<(Folders, disk::File), Log
         root,
     };
     folders.root.flush()?;
-    Ok((folders, lock))
+    Ok((folders, lock, last_run))
+}
+
+fn last_run(lock: &[u8], boot: &str) -> LastRun {
+    let text = String::from_utf8_lossy(lock);
+    let mut lines = text.lines().skip(1);
+    match (lines.next(), lines.next()) {
+        (Some(before), _) if before != boot && !boot.is_empty() => LastRun::Settled,
+        (_, Some(CLEAN)) => LastRun::Settled,
+        _ => LastRun::Unclean,
+    }
+}
+
+/// Notes in the lock that nothing was left unflushed.
+pub(super) fn says_clean(lock: &disk::File) -> std::io::Result<()> {
+    lock.write_all_at(format!("{CLEAN}\n").as_bytes(), lock.len()?)
+}
+
+/// What the kernel calls this start of the machine; empty where it does not say.
+fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    id.map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
 /// Makes sure that the spool is `wanted`'s on the machine called `machine`.

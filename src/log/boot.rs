@@ -1,14 +1,19 @@
 //! Opening a spool: lock, bind, read the log back, set the unreadable aside, go on behind it.
 //!
-//! Invariant: each step can be cut off and done again. The torn tail is copied and flushed before
-//! it is cut; it is cut and flushed before a new segment says that all before it is settled; an
-//! empty segment goes only after the new one has taken over its first position.
+//! Invariants:
+//! - each step can be cut off and done again. The torn tail is copied and flushed before it is cut;
+//!   it is cut and flushed before a new segment says that all before it is settled; an empty segment
+//!   goes only after the new one has taken over its first position;
+//! - what was appended and not known to be flushed may be read back from the kernel's memory after
+//!   a flush of it failed, and no later flush would say so. Where that can be (the last run ended
+//!   unclean since the machine was started), such a segment is written anew, its frames checked,
+//!   and takes the old one's name, before anything in it passes for durable.
 
 use std::io;
 use std::sync::Arc;
 
-use super::bind::{self, Bound};
-use super::commit::{Commit, LEAD, Start};
+use super::bind::{self, Bound, LastRun};
+use super::commit::{Closed, Commit, LEAD, Start};
 use super::recover::{Event, Survey, Unreadable};
 use super::room::Room;
 use super::spool::{Folders, Shared, Spool, file_name, number_of};
@@ -24,19 +29,20 @@ pub(super) fn open(
     config: &Config,
     replay: &mut dyn FnMut(Seq, Record),
 ) -> Result<Log, LogError> {
-    let (folders, lock) = bind::open(&disk, &config.dir)?;
+    let (folders, lock, last_run) = bind::open(&disk, &config.dir)?;
     let machine = bind::machine_id();
     let bound = bind::bind(&folders, &config.binding, machine.as_deref())?;
-    let capacity = (config.spool_max / 16).clamp(CAPACITY_MIN, CAPACITY_MAX) / 4096 * 4096;
+    let capacity = (config.spool_max / 32).clamp(CAPACITY_MIN, CAPACITY_MAX) / 4096 * 4096;
     let room = Room::new(
         folders.root.private_below("data")?,
         config.spool_max,
-        (2 * capacity).min(config.spool_max / 4),
+        capacity,
         config.disk_reserve,
     );
     let shared = Arc::new(Shared::new(folders, room, lock));
     let spool = Spool::new(Arc::clone(&shared))?;
-    let mut found = read_back(&shared, &bound.survey, replay)?;
+    let mut found = read_back(&shared, &bound.survey, last_run, replay)?;
+    shared.room.is_opened();
     let Bound {
         mount,
         salt,
@@ -47,7 +53,6 @@ pub(super) fn open(
     let start = Start {
         mount,
         salt,
-        capacity,
         first: found.next,
         closed: found.used,
         blank: survey.blank,
@@ -71,8 +76,8 @@ pub(super) fn open(
 
 #[derive(Debug, Default)]
 struct ReadBack {
-    /// Segments that stay, with their lengths.
-    used: Vec<(FileNo, u64)>,
+    /// Segments that stay.
+    used: Vec<Closed>,
     /// Segments that hold nothing.
     empty: Vec<FileNo>,
     /// The next position to give out.
@@ -83,11 +88,15 @@ struct ReadBack {
 fn read_back(
     shared: &Shared,
     survey: &Survey,
+    last_run: LastRun,
     replay: &mut dyn FnMut(Seq, Record),
 ) -> Result<ReadBack, LogError> {
     let Folders { log, aside, .. } = &shared.folders;
     let mut found = ReadBack::default();
     let mut ends = Vec::new();
+    for name in log.names()?.iter().filter(|name| name.ends_with(".tmp")) {
+        log.remove(name)?;
+    }
     for number in survey
         .segments
         .iter()
@@ -110,24 +119,32 @@ fn read_back(
             )),
             Event::End {
                 segment,
-                len,
+                bytes,
                 is_used,
-            } => ends.push((segment, len, is_used)),
+                is_fresh,
+                end,
+            } => {
+                let (number, len) = (segment, bytes.len() as u64);
+                if is_used && is_fresh && last_run == LastRun::Unclean {
+                    log.replace(&file_name(segment), bytes)?;
+                }
+                ends.push((Closed { number, end, len }, is_used));
+            }
         }
         Ok(())
     })?;
-    for (number, len, is_used) in ends {
-        let segment = log.open_to_write(&file_name(number))?;
-        if segment.len()? > len {
-            segment.truncate(len)?;
+    for (closed, is_used) in ends {
+        let segment = log.open_to_write(&file_name(closed.number))?;
+        if segment.len()? > closed.len {
+            segment.truncate(closed.len)?;
             segment.flush()?;
         }
         if is_used {
-            shared.segment_begins(number);
-            shared.room.take_anyway(len);
-            found.used.push((number, len));
+            shared.segment_begins(closed.number);
+            shared.room.take_anyway(closed.len);
+            found.used.push(closed);
         } else {
-            found.empty.push(number);
+            found.empty.push(closed.number);
         }
     }
     found.next = Seq(if survey.segments.is_empty() {
@@ -138,13 +155,15 @@ fn read_back(
     Ok(found)
 }
 
-/// Copies bytes to `aside/`, durably. Damage is met at every start: its copy is made once.
+/// Copies bytes to `aside/`, durably. Damage is met at every start: its copy is made once. A torn
+/// tail is met again only if it could not be cut, so nobody knows whether its copy is durable.
 fn keep(aside: &Dir, bytes: &Unreadable<'_>, kind: &str) -> io::Result<()> {
     let segment = file_name(bytes.segment);
     let name = format!("{segment}-{:x}-{:x}.{kind}", bytes.at, bytes.bytes.len());
     match aside.open(&name) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => aside.replace(&name, bytes.bytes),
-        found => found.map(drop),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(_) if kind == "damaged" => Ok(()),
+        _ => aside.replace(&name, bytes.bytes),
     }
 }
 

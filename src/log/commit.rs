@@ -20,7 +20,8 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::frame::{HEADER, Header, Place, Salt, Unplaced};
-use super::segment::{Need, Segment};
+use super::room::Need;
+use super::segment::Segment;
 use super::spool::Shared;
 use super::{LogError, errno};
 use crate::types::{FileNo, MountId, Seq};
@@ -42,8 +43,6 @@ struct Writer {
     shared: Arc<Shared>,
     mount: MountId,
     salt: Salt,
-    /// The usual capacity of a segment.
-    capacity: u64,
     tail: Mutex<Tail>,
     mark: watch::Sender<Mark>,
 }
@@ -57,9 +56,22 @@ struct Tail {
     spare: Option<Segment>,
     /// Full, not flushed yet; with their lengths.
     retired: Vec<(Arc<Segment>, u64)>,
-    /// All before the current one, oldest first, with their lengths.
-    closed: Vec<(FileNo, u64)>,
+    /// All before the current one, oldest first.
+    closed: Vec<Closed>,
     failed: Option<i32>,
+    /// That the next segment cannot be made in advance was said.
+    is_told: bool,
+}
+
+/// A segment that nothing is appended to any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Its number.
+    pub number: FileNo,
+    /// The first position behind it: all records in it have lower ones.
+    pub end: Seq,
+    /// Bytes.
+    pub len: u64,
 }
 
 /// Where appending goes on after the log was read.
@@ -67,12 +79,10 @@ struct Tail {
 pub(super) struct Start {
     pub(super) mount: MountId,
     pub(super) salt: Salt,
-    /// Of a segment.
-    pub(super) capacity: u64,
     /// The first position to give out.
     pub(super) first: Seq,
-    /// Segments with records, oldest first, with their lengths.
-    pub(super) closed: Vec<(FileNo, u64)>,
+    /// Segments with records, oldest first.
+    pub(super) closed: Vec<Closed>,
     /// Blank segments found, oldest first.
     pub(super) blank: Vec<FileNo>,
 }
@@ -91,7 +101,7 @@ impl Commit {
         let mut blank = start.blank.into_iter();
         let current = match blank.next() {
             Some(number) => Segment::reuse(shared, number)?,
-            None => Segment::make(shared, start.capacity, Need::Anyway)?,
+            None => Segment::make(shared, HEADER as u64)?,
         };
         let spare = blank.next().map(|number| Segment::reuse(shared, number));
         let spare = spare.transpose()?;
@@ -108,6 +118,7 @@ impl Commit {
             at_open: true,
         })?;
         current.file.flush()?;
+        shared.room.wrote(HEADER as u64);
         shared.segment_begins(current.number);
         let mark = Mark {
             durable: last,
@@ -117,7 +128,6 @@ impl Commit {
             shared: Arc::clone(shared),
             mount: start.mount,
             salt: start.salt,
-            capacity: start.capacity,
             tail: Mutex::new(Tail {
                 current: Arc::new(current),
                 at: HEADER as u64,
@@ -126,6 +136,7 @@ impl Commit {
                 retired: Vec::new(),
                 closed: start.closed,
                 failed: None,
+                is_told: false,
             }),
             mark: watch::Sender::new(mark),
         });
@@ -145,10 +156,22 @@ impl Commit {
     }
 
     /// Appends a frame. Answers its position, its segment, and where its inline data lies there.
-    pub(super) fn append(&self, mut frame: Unplaced) -> Result<(Seq, FileNo, u64), LogError> {
+    pub(super) fn append(
+        &self,
+        frame: Unplaced,
+        need: Need,
+    ) -> Result<(Seq, FileNo, u64), LogError> {
+        let (room, len) = (&self.writer.shared.room, frame.len());
+        room.reserve(len, need)?;
+        let done = self.append_reserved(frame);
+        room.release(len);
+        done
+    }
+
+    fn append_reserved(&self, mut frame: Unplaced) -> Result<(Seq, FileNo, u64), LogError> {
         let mut tail = self.writer.lock()?;
         while !tail.current.fits(tail.at, frame.len()) {
-            tail = self.next_segment(tail, frame.len(), Need::Append)?;
+            tail = self.next_segment(tail, frame.len())?;
         }
         let durable = self.writer.mark.borrow().durable;
         if tail.last.0 >= durable.0.saturating_add(LEAD) {
@@ -165,17 +188,19 @@ impl Commit {
         if let Err(error) = tail.current.file.write_all_at(bytes, at) {
             return Err(self.writer.wipe(&mut tail, frame.len(), &error));
         }
+        self.writer.shared.room.wrote(frame.len());
         tail.last = seq;
         tail.at += frame.len();
         Ok((seq, segment, frame.inline_at(at)))
     }
 
     /// Begins a segment.
+    #[cfg(test)]
     pub(super) fn rotate(&self) -> Result<FileNo, LogError> {
         let mut tail = self.writer.lock()?;
         let before = tail.current.number;
         while tail.current.number == before {
-            tail = self.next_segment(tail, 0, Need::Anyway)?;
+            tail = self.next_segment(tail, 0)?;
         }
         Ok(tail.current.number)
     }
@@ -186,7 +211,6 @@ impl Commit {
         &'a self,
         mut tail: MutexGuard<'a, Tail>,
         len: u64,
-        need: Need,
     ) -> Result<MutexGuard<'a, Tail>, LogError> {
         let (writer, is_enough) = (&*self.writer, |spare: &Segment| {
             spare.fits(HEADER as u64, len)
@@ -197,8 +221,7 @@ impl Commit {
             return Ok(tail);
         }
         drop(tail);
-        let capacity = Segment::capacity_for(len, writer.capacity);
-        writer.offer(Segment::make(&writer.shared, capacity, need)?)?;
+        writer.offer(Segment::make(&writer.shared, HEADER as u64 + len)?)?;
         writer.lock()
     }
 
@@ -216,28 +239,42 @@ impl Commit {
         }
     }
 
+    /// Removes the segments before `segment`, oldest first and each durably before the next, so
+    /// that after a power cut the log begins later and lacks nothing in between: a record whose
+    /// change was settled by one that is gone would be carried out again.
     pub(super) fn drop_before(&self, segment: FileNo) -> Result<(), LogError> {
         let shared = &self.writer.shared;
+        // Files removed since some record named them must not come back when it is gone.
+        shared.folders.data.flush()?;
         let gone: Vec<_> = {
             let mut tail = self.writer.tail.lock();
             tail.retired.retain(|(old, _)| old.number >= segment);
-            let kept = tail.closed.partition_point(|(old, _)| *old < segment);
+            let kept = tail.closed.partition_point(|old| old.number < segment);
             tail.closed.drain(..kept).collect()
         };
-        for (done, (number, len)) in gone.iter().enumerate() {
-            if let Err(error) = shared.remove_segment(*number) {
+        for (done, old) in gone.iter().enumerate() {
+            let removed = shared
+                .remove_segment(old.number)
+                .and_then(|()| shared.folders.log.flush());
+            if let Err(error) = removed {
+                // Removing what is gone already is success: it is tried again.
                 let left = gone[done..].iter().copied();
                 self.writer.tail.lock().closed.splice(0..0, left);
                 return Err(error.into());
             }
-            shared.room.give(*len);
+            shared.room.give(old.len);
         }
-        Ok(shared.folders.log.flush()?)
+        Ok(())
+    }
+
+    /// All segments before the current one, oldest first.
+    pub(super) fn closed(&self) -> Vec<Closed> {
+        self.writer.tail.lock().closed.clone()
     }
 
     pub(super) fn size(&self) -> u64 {
         let tail = self.writer.tail.lock();
-        tail.at + tail.closed.iter().map(|(_, len)| len).sum::<u64>()
+        tail.at + tail.closed.iter().map(|old| old.len).sum::<u64>()
     }
 
     /// A nudge that is waiting already stands for this one too.
@@ -256,6 +293,13 @@ impl Drop for Commit {
             && flusher.join().is_err()
         {
             tracing::error!("the log's flusher panicked");
+        }
+        let is_clean = {
+            let tail = self.writer.tail.lock();
+            tail.failed.is_none() && tail.last <= self.writer.mark.borrow().durable
+        };
+        if is_clean {
+            self.writer.shared.ends_clean();
         }
     }
 }
@@ -285,10 +329,15 @@ impl Writer {
             return Err(error.into());
         }
         self.shared.segment_begins(next.number);
+        self.shared.room.wrote(HEADER as u64);
         let old = std::mem::replace(&mut tail.current, Arc::new(next));
         let len = std::mem::replace(&mut tail.at, HEADER as u64);
-        self.shared.room.give(old.capacity - len);
-        tail.closed.push((old.number, len));
+        self.shared.room.cut(old.capacity - len);
+        tail.closed.push(Closed {
+            number: old.number,
+            end: Seq(tail.last.0 + 1),
+            len,
+        });
         tail.retired.push((old, len));
         Ok(())
     }
@@ -367,8 +416,11 @@ impl Writer {
                 return;
             }
         }
-        let made = Segment::make(&self.shared, self.capacity, Need::Append);
-        if let Err(error) = made.and_then(|made| self.offer(made)) {
+        let made = Segment::make(&self.shared, HEADER as u64).and_then(|made| self.offer(made));
+        let is_told = std::mem::replace(&mut self.tail.lock().is_told, made.is_err());
+        if let Err(error) = made
+            && !is_told
+        {
             tracing::warn!(%error, "the next segment of the log cannot be made in advance");
         }
     }

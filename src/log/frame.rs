@@ -47,7 +47,9 @@
 //! read: lower than D, and it is *damage*: the bytes are copied to `aside/` and reported, and
 //! reading goes on. Else it is the *torn tail*: nothing from there on was known to be flushed, and
 //! what comes later may build on what is missing, so all of it is copied to `aside/`, reported,
-//! and cut off. Only then is a new segment begun. Damage stays where it is as long as its segment.
+//! and cut off. Where the last run ended unclean since the machine was started (`bind.rs`), the
+//! segments with position D or a later one are written anew: a flush of them may have failed, and
+//! the kernel shows what the device never got. Only then is a new segment begun. Damage stays where it is as long as its segment.
 
 use std::ops::Range;
 

@@ -1,7 +1,7 @@
 //! The append-only log and the spool it names: every acknowledged change, durable, in order.
 //!
 //! ```text
-//! DIR/lock       the daemon's pid; locked while it runs            bind.rs
+//! DIR/lock       who runs, and whether it ended clean; locked      bind.rs
 //! DIR/binding    whose spool it is                                 bind.rs
 //! DIR/log/       segments: frames of records, small files inline   frame.rs, commit.rs
 //! DIR/data/      data files: bytes of larger files                 spool.rs
@@ -37,9 +37,11 @@ use crate::types::{FileNo, MountId, Seq};
 use commit::Commit;
 use error::errno;
 
+pub use commit::Closed;
 pub use error::LogError;
 pub use record::{Change, Record, Refusal, SentObject};
-pub use spool::{DataFile, Spool};
+pub use room::Need;
+pub use spool::{DataFile, Promise, Spool};
 
 /// Whose spool it is. A spool with unsent data is refused for another binding.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -100,20 +102,25 @@ impl Log {
         boot::open(disk, config, replay).map(Arc::new)
     }
 
-    /// Appends `record` with `inline`, the bytes its `FileNo::INLINE` extents name by offset.
+    /// Appends `record`, which is for `need`, with `inline`, the bytes its `FileNo::INLINE` extents name by offset.
     /// Answers its position and the record with those extents placed in the segment. The bytes can
     /// be read at once; they are durable after `flushed(seq)`.
     ///
     /// # Errors
     /// `Full`, `Disk` (`EFBIG`: over 16 MiB; `EINVAL`: an inline extent outside of `inline`).
     /// Nothing is appended then.
-    pub fn append(&self, record: Record, inline: &[u8]) -> Result<(Seq, Record), LogError> {
+    pub fn append(
+        &self,
+        record: Record,
+        inline: &[u8],
+        need: Need,
+    ) -> Result<(Seq, Record), LogError> {
         if !place::fits(&record, inline.len() as u64) {
             return Err(LogError::Disk(libc::EINVAL));
         }
         let bytes = postcard::to_stdvec(&record).map_err(|_| LogError::Disk(libc::EINVAL))?;
         let frame = frame::Unplaced::new(&bytes, inline).ok_or(LogError::Disk(libc::EFBIG))?;
-        let (seq, segment, at) = self.commit.append(frame)?;
+        let (seq, segment, at) = self.commit.append(frame, need)?;
         Ok((seq, place::placed(record, segment, at)))
     }
 
@@ -125,12 +132,9 @@ impl Log {
         self.commit.flushed(seq).await
     }
 
-    /// Starts a new segment and answers its number: what is appended from now on lies there. May
-    /// pass `spool_max` by one segment: it is how room is made.
-    ///
-    /// # Errors
-    /// `Full`, `Disk`.
-    pub fn rotate(&self) -> Result<FileNo, LogError> {
+    /// Starts a new segment and answers its number: what is appended from now on lies there.
+    #[cfg(test)]
+    pub(crate) fn rotate(&self) -> Result<FileNo, LogError> {
         self.commit.rotate()
     }
 
@@ -141,6 +145,11 @@ impl Log {
     /// `Disk`.
     pub fn drop_before(&self, segment: FileNo) -> Result<(), LogError> {
         self.commit.drop_before(segment)
+    }
+
+    /// The segments before the current one, oldest first.
+    pub fn closed(&self) -> Vec<Closed> {
+        self.commit.closed()
     }
 
     /// Bytes of all segments in use.

@@ -46,10 +46,14 @@ pub(super) enum Event<'a> {
     /// A segment's end.
     End {
         segment: FileNo,
-        /// Behind its last byte of use.
-        len: u64,
+        /// It, up to behind its last byte of use.
+        bytes: &'a [u8],
         /// Whether it holds anything but a header.
         is_used: bool,
+        /// Whether it holds the last record known to be flushed, or one behind it.
+        is_fresh: bool,
+        /// Behind the highest position seen so far.
+        end: Seq,
     },
 }
 
@@ -150,6 +154,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn segment(&mut self, number: FileNo, bytes: &[u8], place: Place) -> io::Result<()> {
         let (mut len, mut is_used) = (HEADER.min(bytes.len()), false);
+        let mut is_fresh = false;
         let mut begins = None;
         match Header::decode(bytes, number) {
             Ok(header) => {
@@ -186,6 +191,7 @@ impl Walk<'_> {
                 continue;
             }
             is_used = true;
+            is_fresh |= is_frame.is_some_and(|frame| frame.seq >= self.durable);
             match is_frame {
                 None => self.damaged(number, &bytes[range.clone()], range.start)?,
                 Some(frame) => self.frame(number, bytes, frame, follows)?,
@@ -204,8 +210,10 @@ impl Walk<'_> {
         }
         (self.on)(Event::End {
             segment: number,
-            len: len as u64,
+            bytes: &bytes[..len],
             is_used,
+            is_fresh,
+            end: Seq(self.last.0.saturating_add(1)),
         })
     }
 

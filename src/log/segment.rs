@@ -2,10 +2,13 @@
 
 use std::io;
 
-use super::frame::{HEADER, Header};
+use super::frame::Header;
 use super::spool::{Shared, file_name};
 use crate::disk;
 use crate::types::FileNo;
+
+/// A segment made where the device is nearly full is a multiple of this.
+const SMALL: u64 = 16 << 10;
 
 /// A segment, blank until its header is written.
 #[derive(Debug)]
@@ -16,22 +19,26 @@ pub(super) struct Segment {
     pub(super) capacity: u64,
 }
 
-/// Who asks for room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Need {
-    /// The next record: `spool_max` holds.
-    Append,
-    /// Opening, or compaction, which makes room by it.
-    Anyway,
-}
-
 impl Segment {
-    /// Makes a blank one of `capacity` bytes, allocated and in the flushed folder.
-    pub(super) fn make(shared: &Shared, capacity: u64, need: Need) -> io::Result<Self> {
-        match need {
-            Need::Append => shared.room.take_log(capacity)?,
-            Need::Anyway => shared.room.take_anyway(capacity),
+    /// Makes a blank one with room for `least` bytes, usually many more, allocated and in the
+    /// flushed folder. Where the device has not that much left, it is as small as it may be.
+    pub(super) fn make(shared: &Shared, least: u64) -> io::Result<Self> {
+        let usual = shared.room.segment(least)?;
+        match Self::of_capacity(shared, usual) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                let small = least.next_multiple_of(SMALL);
+                if small < usual {
+                    Self::of_capacity(shared, small)
+                } else {
+                    Err(error)
+                }
+            }
+            made => made,
         }
+    }
+
+    fn of_capacity(shared: &Shared, capacity: u64) -> io::Result<Self> {
+        shared.room.allocated(capacity);
         let number = shared.next_number();
         let name = file_name(number);
         let made = (|| {
@@ -47,7 +54,7 @@ impl Segment {
             })
         })();
         if made.is_err() {
-            shared.room.give(capacity);
+            shared.room.cut(capacity);
             shared.folders.log.remove(&name)?;
         }
         made
@@ -57,7 +64,7 @@ impl Segment {
     pub(super) fn reuse(shared: &Shared, number: FileNo) -> io::Result<Self> {
         let file = shared.folders.log.open_to_write(&file_name(number))?;
         let capacity = file.len()?;
-        shared.room.take_anyway(capacity);
+        shared.room.allocated(capacity);
         Ok(Self {
             number,
             file,
@@ -68,7 +75,7 @@ impl Segment {
     /// Gives up one that was never begun.
     pub(super) fn discard(self, shared: &Shared) -> io::Result<()> {
         shared.folders.log.remove(&file_name(self.number))?;
-        shared.room.give(self.capacity);
+        shared.room.cut(self.capacity);
         Ok(())
     }
 
@@ -79,10 +86,5 @@ impl Segment {
     /// Whether a frame of `len` bytes fits at `at`.
     pub(super) fn fits(&self, at: u64, len: u64) -> bool {
         at.saturating_add(len) <= self.capacity
-    }
-
-    /// The capacity that one frame of `len` bytes needs.
-    pub(super) fn capacity_for(len: u64, usual: u64) -> u64 {
-        (HEADER as u64 + len).next_multiple_of(4096).max(usual)
     }
 }

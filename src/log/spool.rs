@@ -16,6 +16,7 @@
 
 mod data;
 mod pool;
+mod promise;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -29,11 +30,12 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::room::Room;
+use super::room::{Need, Room};
 use crate::disk::{self, Dir};
 use crate::types::FileNo;
 
 pub use data::DataFile;
+pub use promise::Promise;
 
 const OPEN_MAX: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 const NOTE_VERSION: u32 = 1;
@@ -56,7 +58,7 @@ pub(super) struct Shared {
     files: Mutex<BTreeMap<FileNo, Entry>>,
     open: Mutex<LruCache<FileNo, Arc<disk::File>>>,
     /// Locked while anything of the spool is alive.
-    _lock: disk::File,
+    lock: disk::File,
 }
 
 /// The folders of a spool.
@@ -105,7 +107,7 @@ impl Shared {
             segments: Mutex::default(),
             files: Mutex::default(),
             open: Mutex::new(LruCache::new(OPEN_MAX)),
-            _lock: lock,
+            lock,
         }
     }
 
@@ -117,6 +119,13 @@ impl Shared {
     pub(super) fn number_is_taken(&self, number: FileNo) {
         let next = number.0.saturating_add(1);
         self.numbers.fetch_max(next, Ordering::Relaxed);
+    }
+
+    /// All that was appended is flushed: the next start need not doubt what it reads.
+    pub(super) fn ends_clean(&self) {
+        if let Err(error) = super::bind::says_clean(&self.lock) {
+            tracing::debug!(%error, "the next start will write the log's end anew");
+        }
     }
 
     pub(super) fn segment_begins(&self, number: FileNo) {
@@ -175,9 +184,11 @@ impl Spool {
         for name in folders.partial.names()? {
             if let Some(number) = number_of(&name) {
                 shared.number_is_taken(number);
-                shared
-                    .room
-                    .take_anyway(folders.partial.open(&name)?.occupied()?);
+            }
+        }
+        for kept in [&folders.partial, &folders.aside] {
+            for name in kept.names()? {
+                shared.room.take_anyway(kept.open(&name)?.occupied()?);
             }
         }
         Ok(Self {
@@ -204,6 +215,27 @@ impl Spool {
         };
         self.shared.files.lock().insert(number, entry);
         Ok(DataFile::new(number, file, Arc::clone(&self.shared)))
+    }
+
+    /// Room in the log for a record that will be needed later, of `len` bytes with all that rides in
+    /// it. It is there while the answer lives.
+    ///
+    /// # Errors
+    /// `ENOSPC` at `spool_max` or `disk_reserve`.
+    pub fn promise(&self, len: u64, need: Need) -> io::Result<Promise> {
+        let mut promise = Promise::new(Arc::clone(&self.shared));
+        promise.grow_to(len, need)?;
+        Ok(promise)
+    }
+
+    /// Whether so little room is left that what can be dropped should be.
+    pub fn is_short(&self) -> bool {
+        self.shared.room.is_short()
+    }
+
+    /// The usual size of a segment: compaction needs no more than this beside what it drops.
+    pub fn unit(&self) -> u64 {
+        self.shared.room.unit()
     }
 
     /// `len` bytes of a data file or segment from `offset` on; zeros for holes in the file, an

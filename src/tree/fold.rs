@@ -146,6 +146,7 @@ impl State {
         };
         let entry = Pending {
             number: change.number.unwrap_or(seq),
+            position: seq,
             want,
             base: change.base,
             since: now,

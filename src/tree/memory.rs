@@ -96,10 +96,8 @@ impl Memory {
             self.written += 1;
         }
         self.known.push(key.clone(), payload.into());
-        if self.written > REWRITE_AT.max(2 * self.known.len())
-            && let Err(error) = self.rewrite()
-        {
-            tracing::warn!("attribute memory cannot be rewritten: {error}");
+        if self.written > REWRITE_AT.max(2 * self.known.len()) {
+            self.write_anew();
         }
     }
 
@@ -113,6 +111,14 @@ impl Memory {
     #[must_use]
     pub(super) fn file(&self) -> Option<File> {
         self.file.as_ref().and_then(|file| file.try_clone().ok())
+    }
+
+    /// As `rewrite`, said if it fails: losing it costs requests.
+    pub(super) fn write_anew(&mut self) {
+        if let Err(error) = self.rewrite() {
+            tracing::warn!("attribute memory cannot be rewritten: {error}");
+            self.file = None;
+        }
     }
 
     fn load(&mut self, mut bytes: &[u8]) {

@@ -25,8 +25,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::log::{self, Change, Log, LogError, Record};
-use crate::types::{Attrs, Extents, FileNo, ObjectId, ObjectMeta, RelKey, RelPath, Seq};
+use crate::disk::Disk;
+use crate::log::{self, Change, Log, LogError, Need, Record};
+use crate::types::{Attrs, Extents, FileNo, ObjectId, ObjectMeta, RelKey, RelPath, Seq, Want};
 
 pub use fold::SHARED_MIN;
 use fold::State;
@@ -63,10 +64,23 @@ impl Tree {
     /// # Errors
     /// Of the log.
     pub fn open(config: log::Config, memory: &Path, ttl: Duration) -> Result<Opened, LogError> {
+        Self::open_on(Disk::default(), &config, memory, ttl)
+    }
+
+    /// As `open`, on a disk that is watched.
+    ///
+    /// # Errors
+    /// Of the log.
+    pub fn open_on(
+        disk: Disk,
+        config: &log::Config,
+        memory: &Path,
+        ttl: Duration,
+    ) -> Result<Opened, LogError> {
         let now = now();
         // The log makes the folder that the memory lies in, so records are kept until it has.
         let mut records = Vec::new();
-        let log = Log::open(config, &mut |seq, record| records.push((seq, record)))?;
+        let log = Log::open_on(disk, config, &mut |seq, record| records.push((seq, record)))?;
         let mut state = State::new(Memory::open(memory));
         for (seq, record) in records {
             state.apply(seq, record, now);
@@ -93,7 +107,7 @@ impl Tree {
 
     /// Decides on changes, appends and applies them in one step. `decide` answers the changes and
     /// their inline bytes; no changes: nothing is appended. Durable after `log.flushed` of the
-    /// answer.
+    /// answer. Names that go or move may use the reserve of the spool; what is new may not.
     ///
     /// # Errors
     /// Of `decide`, of the log.
@@ -101,16 +115,37 @@ impl Tree {
         &self,
         decide: impl FnOnce(&View<'_>) -> Result<(Vec<Change>, Vec<u8>), E>,
     ) -> Result<Seq, E> {
+        self.change_for(Need::Growth, decide)
+    }
+
+    /// As `change`, for a record that is needed for `need` at least.
+    ///
+    /// # Errors
+    /// Of `decide`, of the log.
+    pub fn change_for<E: From<LogError>>(
+        &self,
+        need: Need,
+        decide: impl FnOnce(&View<'_>) -> Result<(Vec<Change>, Vec<u8>), E>,
+    ) -> Result<Seq, E> {
         let mut state = self.state.lock();
         let (changes, inline) = decide(&View::new(&state, now(), self.ttl))?;
         if changes.is_empty() {
             return Ok(state.last);
         }
-        let (seq, record) = self.log.append(Record::Set(changes), &inline)?;
-        state.apply(seq, record, now());
+        let is_gone = |change: &Change| change.want == Want::Gone;
+        let need = match need {
+            Need::Growth if changes.iter().any(is_gone) => Need::Shrink,
+            need => need,
+        };
+        let appended = self.log.append(Record::Set(changes), &inline, need);
+        let done = appended.map(|(seq, record)| {
+            state.apply(seq, record, now());
+            seq
+        });
         drop(state);
+        // Also when the log is full: whoever can make room looks whether there is any.
         self.awake();
-        Ok(seq)
+        Ok(done?)
     }
 
     /// Looks at what is pending, under the lock: no I/O and no waiting inside.
@@ -125,7 +160,7 @@ impl Tree {
     /// Of the log.
     pub fn record(&self, record: Record) -> Result<Seq, LogError> {
         let mut state = self.state.lock();
-        let (seq, record) = self.log.append(record, &[])?;
+        let (seq, record) = self.log.append(record, &[], Need::Drain)?;
         state.apply(seq, record, now());
         drop(state);
         self.awake();

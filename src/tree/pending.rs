@@ -20,6 +20,8 @@ pub type Staged = (Seq, String, Vec<(u16, String)>);
 pub struct Pending {
     /// The position of the record that wants it: its identity, together with the key.
     pub number: Seq,
+    /// The position of the record that says so now: compaction says it anew, further on.
+    pub position: Seq,
     /// What the key is wanted to be.
     pub want: Want,
     /// What the bucket is believed to hold: the precondition.
@@ -67,7 +69,7 @@ impl Pending {
         self.held = is_held;
     }
 
-    fn files(&self) -> BTreeSet<FileNo> {
+    pub(super) fn files(&self) -> BTreeSet<FileNo> {
         match &self.want {
             Want::Object(generation) => generation.extents.files(),
             Want::Open { file, .. } => file.iter().copied().collect(),

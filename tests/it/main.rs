@@ -7,6 +7,7 @@ mod bars;
 mod contract;
 mod corpus;
 mod demo;
+mod full;
 mod harness;
 mod peers;
 mod readme;

@@ -25,6 +25,7 @@ fn base(etag: &str) -> Base {
 fn pending(want: Want) -> Pending {
     Pending {
         number: Seq(5),
+        position: Seq(5),
         want,
         base: base("old"),
         since: Instant::now(),

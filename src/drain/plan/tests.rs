@@ -85,6 +85,7 @@ impl Scene {
     fn add(&mut self, at: &str, number: u64, want: Want, base: Base) -> &mut Pending {
         let entry = Pending {
             number: Seq(number),
+            position: Seq(number),
             want,
             base,
             since: self.start,

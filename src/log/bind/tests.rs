@@ -1,4 +1,5 @@
 use super::*;
+use crate::log::Need;
 use crate::log::tests::{config, file, key, open as open_log, set, small};
 use crate::log::{Config, Refusal, SentObject};
 use crate::types::{ETag, FileNo, Headers, ObjectId, ObjectKey};
@@ -35,7 +36,7 @@ async fn spool_with(config: &Config, records: &[Record]) {
         } else {
             b""
         };
-        let (seq, _) = log.append(record.clone(), inline).unwrap();
+        let (seq, _) = log.append(record.clone(), inline, Need::Growth).unwrap();
         log.flushed(seq).await.unwrap();
     }
 }
@@ -149,7 +150,7 @@ fn what_is_unsent_follows_the_records() {
 fn a_copy_on_another_machine_gets_an_identity_of_its_own_and_keeps_what_it_holds() {
     let tmp = tempfile::tempdir().unwrap();
     let config = config(tmp.path());
-    let (folders, _lock) = open(&Disk::default(), &config.dir).unwrap();
+    let (folders, _lock, _) = open(&Disk::default(), &config.dir).unwrap();
     let on = |machine| bind(&folders, &config.binding, machine).unwrap();
     let made = on(Some("one"));
     assert_eq!(

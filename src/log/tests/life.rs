@@ -8,9 +8,9 @@ async fn what_is_appended_is_read_back_placed_alike_and_twice_the_same() {
     let config = config(tmp.path());
     let (log, before) = open(&config).unwrap();
     assert_eq!(before, []);
-    let first = log.append(small("a", 3), b"abc").unwrap();
+    let first = log.append(small("a", 3), b"abc", Need::Growth).unwrap();
     assert_eq!(first.0, Seq(1));
-    let gone = log.append(set("a", Want::Gone), b"").unwrap();
+    let gone = log.append(set("a", Want::Gone), b"", Need::Growth).unwrap();
     let Record::Set(changes) = small("b", 2) else {
         unreachable!()
     };
@@ -22,7 +22,9 @@ async fn what_is_appended_is_read_back_placed_alike_and_twice_the_same() {
             ..change_of(small("c", 1))
         }],
     ];
-    let shared = log.append(Record::Set(both.concat()), b"xy").unwrap();
+    let shared = log
+        .append(Record::Set(both.concat()), b"xy", Need::Growth)
+        .unwrap();
     assert_eq!(bytes_of(&log, &first.1)[&key("a")], b"abc");
     let Want::Object(c) = &change_at(&shared.1, 1).want else {
         panic!("{shared:?}")
@@ -39,7 +41,7 @@ async fn what_is_appended_is_read_back_placed_alike_and_twice_the_same() {
     drop(log);
     let (log, twice) = open(&config).unwrap();
     assert_eq!(once, twice);
-    let (next, _) = log.append(Record::Retry, b"").unwrap();
+    let (next, _) = log.append(Record::Retry, b"", Need::Growth).unwrap();
     assert!(next > once[2].0);
     assert!(log.spool().create().unwrap().number() > FileNo(77));
 }
@@ -62,7 +64,7 @@ async fn a_position_is_never_given_out_again_even_if_its_record_was_lost() {
     let mut last = Seq(0);
     for _ in 0..3 {
         let (log, _) = open(&config).unwrap();
-        let (lost, _) = log.append(Record::Retry, b"").unwrap();
+        let (lost, _) = log.append(Record::Retry, b"", Need::Growth).unwrap();
         assert!(lost > last);
         last = lost;
         drop(log);
@@ -96,7 +98,9 @@ async fn full_segments_are_followed_by_the_next_in_order() {
     let mut appended = Records::new();
     for i in 0..40u8 {
         let name = format!("f{i}");
-        let (seq, record) = log.append(small(&name, 9000), &[i; 9000]).unwrap();
+        let (seq, record) = log
+            .append(small(&name, 9000), &[i; 9000], Need::Growth)
+            .unwrap();
         log.flushed(seq).await.unwrap();
         appended.push((seq, record));
     }
@@ -129,12 +133,14 @@ async fn a_record_larger_than_a_segment_gets_one_of_its_own_size() {
     };
     let (log, _) = open(&config).unwrap();
     let large = vec![7; 300_000];
-    let kept = log.append(small("l", large.len()), &large).unwrap();
-    let after = log.append(small("s", 1), b"s").unwrap();
+    let kept = log
+        .append(small("l", large.len()), &large, Need::Growth)
+        .unwrap();
+    let after = log.append(small("s", 1), b"s", Need::Growth).unwrap();
     log.flushed(after.0).await.unwrap();
     assert_eq!(bytes_of(&log, &kept.1)[&key("l")], large);
     let too_large = vec![0; frame::FRAME_MAX];
-    let refused = log.append(small("x", too_large.len()), &too_large);
+    let refused = log.append(small("x", too_large.len()), &too_large, Need::Growth);
     assert_eq!(refused.unwrap_err(), LogError::Disk(libc::EFBIG));
     drop(log);
     let (log, records) = open(&config).unwrap();
@@ -146,9 +152,12 @@ async fn a_record_larger_than_a_segment_gets_one_of_its_own_size() {
 async fn an_inline_extent_outside_of_its_data_is_refused() {
     let tmp = tempfile::tempdir().unwrap();
     let (log, _) = open(&config(tmp.path())).unwrap();
-    let refused = log.append(small("a", 3), b"ab");
+    let refused = log.append(small("a", 3), b"ab", Need::Growth);
     assert_eq!(refused.unwrap_err(), LogError::Disk(libc::EINVAL));
-    assert_eq!(log.append(small("a", 2), b"ab").unwrap().0, Seq(1));
+    assert_eq!(
+        log.append(small("a", 2), b"ab", Need::Growth).unwrap().0,
+        Seq(1)
+    );
 }
 
 #[tokio::test]
@@ -156,9 +165,9 @@ async fn after_rotate_and_drop_only_what_was_appended_since_is_there() {
     let tmp = tempfile::tempdir().unwrap();
     let config = config(tmp.path());
     let (log, _) = open(&config).unwrap();
-    let old = log.append(small("old", 4), b"4444").unwrap();
+    let old = log.append(small("old", 4), b"4444", Need::Growth).unwrap();
     let segment = log.rotate().unwrap();
-    let new = log.append(small("new", 3), b"333").unwrap();
+    let new = log.append(small("new", 3), b"333", Need::Growth).unwrap();
     assert_eq!(segment_of(&new.1), segment);
     assert!(segment_of(&old.1) < segment);
     log.flushed(new.0).await.unwrap();
@@ -179,7 +188,7 @@ async fn after_rotate_and_drop_only_what_was_appended_since_is_there() {
     drop(log);
     let (log, records) = open(&config).unwrap();
     assert_eq!(records, std::slice::from_ref(&new));
-    let (next, _) = log.append(Record::Retry, b"").unwrap();
+    let (next, _) = log.append(Record::Retry, b"", Need::Growth).unwrap();
     assert!(next > new.0);
 }
 
@@ -188,14 +197,14 @@ async fn positions_go_on_when_everything_was_dropped() {
     let tmp = tempfile::tempdir().unwrap();
     let config = config(tmp.path());
     let (log, _) = open(&config).unwrap();
-    let (last, _) = log.append(Record::Retry, b"").unwrap();
+    let (last, _) = log.append(Record::Retry, b"", Need::Growth).unwrap();
     log.flushed(last).await.unwrap();
     let segment = log.rotate().unwrap();
     log.drop_before(segment).unwrap();
     drop(log);
     let (log, records) = open(&config).unwrap();
     assert_eq!(records, []);
-    assert!(log.append(Record::Retry, b"").unwrap().0 > last);
+    assert!(log.append(Record::Retry, b"", Need::Growth).unwrap().0 > last);
 }
 
 #[test]
@@ -231,7 +240,7 @@ async fn a_newer_segment_is_refused_before_anything_is_replayed_or_changed() {
     let tmp = tempfile::tempdir().unwrap();
     let config = config(tmp.path());
     let (log, _) = open(&config).unwrap();
-    let (seq, _) = log.append(Record::Retry, b"").unwrap();
+    let (seq, _) = log.append(Record::Retry, b"", Need::Growth).unwrap();
     log.flushed(seq).await.unwrap();
     drop(log);
     let mut newer = b"KFSLOG\r\n\x02\0\0\0".to_vec();
@@ -272,7 +281,8 @@ fn what_is_handed_out_was_in_its_flushed_folder_before() {
     }));
     let (log, _) = open_on(disk, &config).unwrap();
     for i in 0..40u8 {
-        log.append(small("f", 9000), &[i; 9000]).unwrap();
+        log.append(small("f", 9000), &[i; 9000], Need::Growth)
+            .unwrap();
         let data = log.spool().create().unwrap();
         assert!(!loose.lock().contains(&log.spool().path(data.number())));
     }
@@ -285,7 +295,7 @@ async fn a_blank_segment_that_was_overtaken_is_not_begun() {
     let (log, _) = open(&config).unwrap();
     log.rotate().unwrap();
     log.rotate().unwrap();
-    let kept = log.append(small("a", 1), b"a").unwrap();
+    let kept = log.append(small("a", 1), b"a", Need::Growth).unwrap();
     log.flushed(kept.0).await.unwrap();
     let segment = log.rotate().unwrap();
     drop(log);
@@ -293,7 +303,7 @@ async fn a_blank_segment_that_was_overtaken_is_not_begun() {
     std::fs::write(config.dir.join("log/0000000000000001"), [0; 8192]).unwrap();
     let (log, records) = open(&config).unwrap();
     assert_eq!(records, std::slice::from_ref(&kept));
-    let next = log.append(small("b", 1), b"b").unwrap();
+    let next = log.append(small("b", 1), b"b", Need::Growth).unwrap();
     assert!(place::highest_file(&next.1) > segment);
     log.flushed(next.0).await.unwrap();
     drop(log);

@@ -38,7 +38,7 @@ async fn three(config: &Config, is_flushed: bool) -> (Records, std::path::PathBu
     let mut all = Records::new();
     for name in ["one", "two", "three"] {
         all.push(
-            log.append(small(name, name.len()), name.as_bytes())
+            log.append(small(name, name.len()), name.as_bytes(), Need::Growth)
                 .unwrap(),
         );
         if is_flushed {
@@ -167,7 +167,7 @@ async fn a_torn_tail_is_kept_and_cut_so_that_nothing_of_it_comes_back() {
     let (log, records) = open(&config).unwrap();
     assert_eq!(records, all[..1]);
     assert!(log.set_aside()[0].contains("when the power went"));
-    let (seq, _) = log.append(Record::Retry, b"").unwrap();
+    let (seq, _) = log.append(Record::Retry, b"", Need::Growth).unwrap();
     assert!(seq > all[2].0);
     log.flushed(seq).await.unwrap();
     drop(log);
@@ -288,7 +288,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for op in ops {
             match op {
-                Op::Append(len) => match log.append(small("f", len), &vec![7; len]) {
+                Op::Append(len) => match log.append(small("f", len), &vec![7; len], Need::Growth) {
                     Ok(record) => appended.push(record),
                     Err(error) => prop_assert_eq!(error, LogError::Full),
                 },

@@ -163,6 +163,7 @@ impl World {
         let known = Base::of(self.bucket.get(key));
         let entry = Pending {
             number: Seq(number),
+            position: Seq(number),
             want,
             base: old.as_ref().map_or(known, |old| old.base.clone()),
             since: self.start,
