@@ -10,6 +10,7 @@ mod demo;
 mod full;
 mod harness;
 mod peers;
+mod reading;
 mod readme;
 mod restart;
 mod servers;
