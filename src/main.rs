@@ -6,7 +6,14 @@ use kryptonfs::cli::{self, Command};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
-        Ok(Command::Mount { source, dir, given }) => cli::mount(&source, &dir, &given),
+        Ok(Command::Helper(helper)) => cli::mount_helper(&helper),
+        Ok(Command::Supervise { program, dir, args }) => cli::supervise(&program, &dir, &args),
+        Ok(Command::Mount {
+            source,
+            dir,
+            given,
+            life,
+        }) => cli::mount(&source, &dir, &given, life),
         Ok(Command::Status { dir, json }) => cli::status(&dir, json),
         Ok(Command::Drain { dir, timeout }) => cli::drain(&dir, timeout),
         #[cfg(feature = "sim")]

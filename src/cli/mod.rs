@@ -4,23 +4,37 @@
 //! usage or not done, 32: not mounted.
 
 mod control;
+mod helper;
 mod parse;
 mod show;
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
 use crate::config::{Config, Given};
-use crate::daemon::{self, Failure};
+use crate::daemon::{self, Failure, Life, Sink};
 
+pub use helper::Helper;
 pub use parse::{Wrong, parse};
 
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
+    /// Mount, as mount(8) asks for it.
+    Helper(Helper),
+    /// Mount in a process of its own, and start that again when it dies.
+    Supervise {
+        /// The program to start.
+        program: PathBuf,
+        /// The mountpoint.
+        dir: PathBuf,
+        /// What it is to be told.
+        args: Vec<OsString>,
+    },
     /// Mount, in the foreground.
     Mount {
         /// The bucket.
@@ -29,6 +43,8 @@ pub enum Command {
         dir: PathBuf,
         /// Options, in the order they were given.
         given: Vec<Given>,
+        /// How the process lives.
+        life: Life,
     },
     /// How a mount is doing.
     Status {
@@ -77,33 +93,67 @@ pub struct SimArgs {
     pub identity_policy: bool,
 }
 
-/// Mounts and stays; the exit code is the process's.
+/// Mounts for mount(8), in the background.
 #[must_use]
-pub fn mount(source: &str, dir: &std::path::Path, given: &[Given]) -> ExitCode {
-    match mounted(source, dir, given) {
-        Ok(()) => ExitCode::SUCCESS,
+pub fn mount_helper(helper: &Helper) -> ExitCode {
+    match helper::run(helper) {
+        Ok(code) => ExitCode::from(code),
         Err(failure) => fail(&failure),
     }
 }
 
-fn mounted(source: &str, dir: &std::path::Path, given: &[Given]) -> Result<(), Failure> {
+/// Stays as long as the mount does, and starts its daemon again when it dies.
+#[must_use]
+pub fn supervise(program: &Path, dir: &Path, args: &[OsString]) -> ExitCode {
+    daemon::log_to(Sink::System, LevelFilter::INFO);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let code = runtime
+        .map_err(|error| Failure::Mount(format!("no threads to be had: {error}")))
+        .and_then(|runtime| runtime.block_on(daemon::supervise(program, args, dir)));
+    match code {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => fail(&failure),
+    }
+}
+
+/// Mounts and stays; the exit code is the process's.
+#[must_use]
+pub fn mount(source: &str, dir: &Path, given: &[Given], life: Life) -> ExitCode {
+    match mounted(source, dir, given, life) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if life != Life::Foreground {
+                tracing::error!("{failure}");
+            }
+            fail(&failure)
+        }
+    }
+}
+
+fn mounted(source: &str, dir: &Path, given: &[Given], life: Life) -> Result<(), Failure> {
     let config = Config::new(source, given).map_err(|error| Failure::Usage(error.to_string()))?;
     daemon::harden()
         .map_err(|error| Failure::Mount(format!("the process cannot be hardened: {error}")))?;
-    daemon::log_to_stderr(config.log_level);
-    if config.log_level <= LevelFilter::INFO {
+    let sink = match life {
+        Life::Foreground => Sink::Stderr,
+        Life::Worker { .. } => Sink::System,
+    };
+    daemon::log_to(sink, config.log_level);
+    if sink == Sink::System || config.log_level <= LevelFilter::INFO {
         daemon::hold_log();
     }
     let runtime = daemon::runtime()
         .map_err(|error| Failure::Mount(format!("no threads to be had: {error}")))?;
-    let done = runtime.block_on(daemon::run(config, dir));
+    let done = runtime.block_on(daemon::run(config, dir, life));
     daemon::shut_down(runtime);
     done
 }
 
 /// Asks a mount how it is doing.
 #[must_use]
-pub fn status(dir: &std::path::Path, json: bool) -> ExitCode {
+pub fn status(dir: &Path, json: bool) -> ExitCode {
     done(control::status(dir).and_then(|status| {
         let text = if json {
             let line = serde_json::to_string(&status).map_err(|error| error.to_string())?;
@@ -117,7 +167,7 @@ pub fn status(dir: &std::path::Path, json: bool) -> ExitCode {
 
 /// Has a mount send all that is pending.
 #[must_use]
-pub fn drain(dir: &std::path::Path, timeout: Duration) -> ExitCode {
+pub fn drain(dir: &Path, timeout: Duration) -> ExitCode {
     done(control::drain(dir, timeout))
 }
 

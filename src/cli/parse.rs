@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command as Clap};
 
-use super::Command;
 #[cfg(feature = "sim")]
 use super::SimArgs;
+use super::{Command, helper};
 use crate::config::table::{self, Opt, TABLE};
 use crate::config::{Given, parse_time, split_options};
+use crate::daemon::Life;
 
 const NOTHING: &str = "say what to do, such as `kryptonfs mount s3://bucket/prefix DIR`; `kryptonfs --help` lists all";
 
@@ -30,6 +31,12 @@ pub enum Wrong {
 pub fn parse(
     args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<Command, Wrong> {
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    if helper::is_called(args.first().map(OsString::as_os_str)) {
+        let matches = helper::clap().try_get_matches_from(args);
+        let matches = matches.map_err(|error| told(&error))?;
+        return Ok(Command::Helper(helper::from_matches(&matches)));
+    }
     let mut all = root()
         .try_get_matches_from(args)
         .map_err(|error| told(&error))?;
@@ -65,10 +72,24 @@ fn command(name: &str, matches: &ArgMatches) -> Result<Command, String> {
             lease_life: time(matches, "lease-life")?,
             identity_policy: matches.get_flag("identity-policy"),
         }),
+        "supervise" => Command::Supervise {
+            program: path(matches, "PROGRAM").unwrap_or_default(),
+            dir: dir(),
+            args: matches
+                .get_many("ARGS")
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
+        },
         _ => Command::Mount {
             source: text(matches, "SOURCE").unwrap_or_default(),
             dir: dir(),
             given: given(matches),
+            life: match (matches.get_flag("worker"), matches.get_flag("again")) {
+                (false, _) => Life::Foreground,
+                (true, again) => Life::Worker { again },
+            },
         },
     })
 }
@@ -120,6 +141,7 @@ fn root() -> Clap {
         .subcommand_required(true)
         .disable_help_subcommand(true)
         .subcommand(mount())
+        .subcommand(supervise())
         .subcommand(
             Clap::new("status")
                 .about("Tells how a mount is doing")
@@ -193,8 +215,29 @@ fn mount() -> Clap {
                 .action(ArgAction::Append)
                 .allow_hyphen_values(true),
         )
+        .arg(switch("worker", "Started by `kryptonfs supervise`").hide(true))
+        .arg(switch("again", "In the place of a worker that died").hide(true))
         .arg(value("config", "FILE", "Read options from this TOML file"));
     TABLE.iter().fold(mount, |mount, opt| mount.arg(long(opt)))
+}
+
+fn supervise() -> Clap {
+    Clap::new("supervise")
+        .about("Keeps a mount alive, for mount.kryptonfs")
+        .hide(true)
+        .arg(
+            Arg::new("PROGRAM")
+                .required(true)
+                .value_parser(clap::value_parser!(PathBuf)),
+        )
+        .arg(dir("The mountpoint"))
+        .arg(
+            Arg::new("ARGS")
+                .last(true)
+                .required(true)
+                .num_args(1..)
+                .value_parser(clap::value_parser!(OsString)),
+        )
 }
 
 fn long(opt: &Opt) -> Arg {
@@ -292,7 +335,13 @@ mod tests {
     fn the_three_spellings_come_in_the_order_of_the_line() {
         let line = "mount s3://b/p /mnt --ttl 1s -o ttl=2s,ro --endpoint_url https://x --ttl=3s \
                     --allow-other --cache-max 1G -o nofail,config=/x.toml";
-        let Ok(Command::Mount { source, dir, given }) = parsed(line) else {
+        let Ok(Command::Mount {
+            source,
+            dir,
+            given,
+            life: Life::Foreground,
+        }) = parsed(line)
+        else {
             panic!("not a mount");
         };
         assert_eq!((source.as_str(), dir), ("s3://b/p", PathBuf::from("/mnt")));

@@ -18,7 +18,7 @@ const PART: std::ops::RangeInclusive<u64> = 5 * MIB..=5 << 30;
 /// The longest key S3 takes.
 const KEY_MAX: usize = 1024;
 
-pub(super) fn config(place: Place, s: &Settings) -> Result<Config, ConfigError> {
+pub(super) fn config(source: &str, place: Place, s: &Settings) -> Result<Config, ConfigError> {
     let net = net_config(s)?;
     let s3 = s3_config(&place, s)?;
     let creds = creds_config(s)?;
@@ -43,6 +43,7 @@ pub(super) fn config(place: Place, s: &Settings) -> Result<Config, ConfigError> 
         log_level: s.must("log", |text| {
             text.parse().map_err(|_| "no such level".into())
         })?,
+        source: source.to_owned(),
         place,
         net,
         creds,

@@ -5,6 +5,7 @@
 
 mod build;
 mod disk;
+mod line;
 mod place;
 mod sources;
 pub mod table;
@@ -18,8 +19,8 @@ use tracing::level_filters::LevelFilter;
 
 use crate::{creds, drain, fs, log, net, read, store};
 
+pub use line::{Given, join_options, mount_words, split_options};
 pub use place::Place;
-pub use sources::{Given, split_options};
 
 /// Reads a time as options are written (`30s`, `5m`).
 ///
@@ -69,6 +70,8 @@ pub struct MountConfig {
 /// Everything a mount needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The place as it was typed: what the mount table shows, so that fstab's line is known again.
+    pub source: String,
     /// Which bucket, and what part of it.
     pub place: Place,
     /// The network.
@@ -107,7 +110,7 @@ impl Config {
     pub fn with_etc(source: &str, given: &[Given], etc: &Path) -> Result<Self, ConfigError> {
         let place = Place::parse(source)?;
         let settings = sources::Settings::merged(given, &place.bucket, etc)?;
-        build::config(place, &settings)
+        build::config(source, place, &settings)
     }
 }
 

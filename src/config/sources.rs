@@ -7,90 +7,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::ConfigError;
+use super::line::Given;
 use super::table::{self, Opt};
-
-/// One option as it was given on the command line; the value of a bare flag is absent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Given {
-    /// As typed.
-    pub key: String,
-    /// As typed.
-    pub value: Option<String>,
-}
-
-impl Given {
-    /// `key=value`.
-    #[must_use]
-    pub fn new(key: &str, value: &str) -> Self {
-        Self {
-            key: key.to_owned(),
-            value: Some(value.to_owned()),
-        }
-    }
-}
-
-/// Splits the text after `-o`: items are parted by commas; `\` takes the meaning off the next
-/// character, and so do quotes off all between them.
-#[must_use]
-pub fn split_options(text: &str) -> Vec<Given> {
-    let mut items = vec![String::new()];
-    let (mut escaped, mut quoted) = (false, false);
-    for c in text.chars() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => {
-                escaped = true;
-                continue;
-            }
-            '"' => {
-                quoted = !quoted;
-                continue;
-            }
-            ',' if !quoted => {
-                items.push(String::new());
-                continue;
-            }
-            _ => {}
-        }
-        if let Some(last) = items.last_mut() {
-            last.push(c);
-        }
-    }
-    items.retain(|item| !item.is_empty());
-    items.iter().filter_map(|item| mount_word(item)).collect()
-}
-
-/// An item of `-o`. mount(8) and fstab have words that are not for us: they are dropped.
-fn mount_word(item: &str) -> Option<Given> {
-    let (key, value) = match item.split_once('=') {
-        Some((key, value)) => (key, Some(value)),
-        None => (item, None),
-    };
-    match key {
-        "_netdev"
-        | "nofail"
-        | "noauto"
-        | "auto"
-        | "user"
-        | "users"
-        | "nouser"
-        | "dev"
-        | "suid"
-        | "nodev"
-        | "nosuid"
-        | "defaults"
-        | "noatime"
-        | "relatime"
-        | "default_permissions" => None,
-        _ if key.starts_with("x-") => None,
-        "rw" => Some(Given::new("ro", "false")),
-        "exec" => Some(Given::new("noexec", "false")),
-        _ => Some(Given {
-            key: key.to_owned(),
-            value: value.map(str::to_owned),
-        }),
-    }
-}
 
 /// What all sources say together.
 #[derive(Clone, Debug, Default)]
@@ -271,34 +189,11 @@ fn scalar(value: &toml::Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::line::split_options;
     use super::*;
 
     fn line(text: &str) -> Result<Settings, ConfigError> {
         Settings::merged(&split_options(text), "bucket", Path::new("/nowhere"))
-    }
-
-    #[test]
-    fn items_are_split_at_commas_that_mean_it() {
-        let keys: Vec<_> = split_options(r#"region=a,,ca-file=/x\,y,interface="w,1",ro"#)
-            .into_iter()
-            .map(|given| (given.key, given.value.unwrap_or_default()))
-            .collect();
-        let want = [
-            ("region", "a"),
-            ("ca-file", "/x,y"),
-            ("interface", "w,1"),
-            ("ro", ""),
-        ];
-        let want = want.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        assert_eq!(keys, want);
-    }
-
-    #[test]
-    fn words_of_mount_and_fstab_are_accepted_and_ignored() {
-        let words = "_netdev,nofail,noauto,auto,user,users,nouser,dev,suid,defaults,noatime,\
-                     relatime,x-systemd.automount,x-systemd.requires=modem.service,nodev,nosuid,\
-                     default_permissions";
-        assert_eq!(split_options(words), []);
     }
 
     #[test]

@@ -9,9 +9,11 @@ mod build;
 mod check;
 mod control;
 mod link;
+mod logging;
 mod process;
 mod registry;
 mod status;
+mod supervise;
 
 use std::fmt;
 use std::io::Write as _;
@@ -31,9 +33,11 @@ use check::Verdict;
 use control::{Control, Knows};
 
 pub use control::{Ask, Say, ask};
-pub use process::{harden, hold_log, log_to_stderr, release_log, runtime, shut_down};
+pub use logging::{Sink, hold_log, log_to, release_log, set_level};
+pub use process::{harden, runtime, shut_down};
 pub use registry::find;
 pub use status::{LastError, Partial, Refused, Status, ago, lasting};
+pub use supervise::{in_background, supervise};
 
 /// How long the mountpoint may take to be looked at (it may lie on a network file system).
 const LOOK: Duration = Duration::from_secs(10);
@@ -81,6 +85,18 @@ impl From<MountError> for Failure {
     }
 }
 
+/// How a mount's process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Started by hand, or by a service manager.
+    Foreground,
+    /// Started by a supervisor.
+    Worker {
+        /// In the place of one that died: the bucket is not asked before, the link may be down.
+        again: bool,
+    },
+}
+
 /// Makes mounts.
 #[derive(Clone, Copy, Debug)]
 pub struct Daemon;
@@ -91,6 +107,11 @@ impl Daemon {
     /// # Errors
     /// One line; nothing is mounted then.
     pub async fn mount(config: Config, dir: &Path) -> Result<Mounted, Failure> {
+        Self::start(config, dir, Life::Foreground).await
+    }
+
+    async fn start(config: Config, dir: &Path, life: Life) -> Result<Mounted, Failure> {
+        let again = life == Life::Worker { again: true };
         let dir = ready(dir).await?;
         if let Some(key) = config.folder_within(&dir) {
             return Err(Failure::Usage(format!(
@@ -104,7 +125,12 @@ impl Daemon {
             Ok::<_, Failure>((config, world, core))
         })
         .await??;
-        match check::bucket(&config.place, &world.once, &world.leases).await {
+        let verdict = if again {
+            Verdict::Fine
+        } else {
+            check::bucket(&config.place, &world.once, &world.leases).await
+        };
+        match verdict {
             Verdict::Fine => {}
             Verdict::Offline(why) => {
                 tracing::warn!(%why, "mounted offline");
@@ -112,7 +138,7 @@ impl Daemon {
             }
             Verdict::Refused(line) => return Err(Failure::Mount(line)),
         }
-        let options = options(&config);
+        let options = options(&config, again);
         let (fs, runtime) = (Arc::clone(&core.fs), Handle::current());
         let at = dir.clone();
         let mounting = apart(move || Session::mount(fs, &at, &options, &runtime));
@@ -172,14 +198,15 @@ async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
         .map_err(|_| Failure::Mount("a thread ended before its work did".into()))
 }
 
-fn options(config: &Config) -> Options {
+fn options(config: &Config, again: bool) -> Options {
     let fs = &config.fs;
     let waits = fs.close_uploaded || fs.fsync_uploaded;
     Options {
-        source: config.place.to_string(),
+        source: config.source.clone(),
         read_only: config.mount.read_only,
         no_exec: config.mount.no_exec,
         allow_other: config.mount.allow_other,
+        as_before: again,
         deadlines: Deadlines {
             names: fs.stale_after.max(fs.read_timeout) + SLACK,
             read: fs.read_timeout * 2 + Duration::from_secs(60),
@@ -350,10 +377,10 @@ impl Knows for Inner {
 ///
 /// # Errors
 /// One line.
-pub async fn run(config: Config, dir: &Path) -> Result<(), Failure> {
+pub async fn run(config: Config, dir: &Path, life: Life) -> Result<(), Failure> {
     // Before the mount: a signal that comes while it is made is not lost.
     let mut signals = Signals::new()?;
-    let mounted = Daemon::mount(config, dir).await?;
+    let mounted = Daemon::start(config, dir, life).await?;
     release_log();
     let line = format!(
         "mounted {} at {}\n",
@@ -364,6 +391,12 @@ pub async fn run(config: Config, dir: &Path) -> Result<(), Failure> {
     if let Err(error) = out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
         tracing::debug!(%error, "nobody reads stdout");
     }
+    if life != Life::Foreground
+        && let Err(error) = process::leave_terminal()
+    {
+        tracing::warn!(%error, "the terminal of whoever mounted is kept");
+    }
+    tracing::info!(source = mounted.source(), dir = %mounted.dir().display(), "mounted");
     tokio::select! {
         () = signals.any() => {}
         () = mounted.ended() => {}

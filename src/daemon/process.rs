@@ -1,21 +1,17 @@
 //! What a process that mounts does to itself, once, before any thread starts.
 //!
 //! Invariants: no core dump and no other user's debugger sees a secret; what it makes is private;
-//! memory that was freed goes back to the system; only our own events are logged (those of the HTTP
-//! stack show signed headers).
+//! memory that was freed goes back to the system.
 
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io;
 use std::time::Duration;
 
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
-use parking_lot::Mutex;
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use tokio::runtime::{Builder, Runtime};
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Threads that run tasks.
 const WORKERS: usize = 2;
@@ -27,8 +23,6 @@ const STACK: usize = if cfg!(debug_assertions) {
 } else {
     512 << 10
 };
-/// Bytes of events that are held back.
-const HELD_MAX: usize = 64 << 10;
 /// How long the end waits for threads that hang on the disk.
 const LAST: Duration = Duration::from_secs(2);
 
@@ -82,55 +76,21 @@ fn end_with_the_session() {
     }));
 }
 
-/// Events that wait for the mount to be made; `None`: they are written at once.
-static HELD: Mutex<Option<Vec<u8>>> = Mutex::new(None);
-
-/// Where events go.
-#[derive(Debug)]
-struct Stderr;
-
-impl io::Write for Stderr {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match &mut *HELD.lock() {
-            Some(held) if held.len() + line.len() <= HELD_MAX => held.extend_from_slice(line),
-            Some(_) => {}
-            None => io::stderr().write_all(line)?,
-        }
-        Ok(line.len())
+/// Lets go of the terminal and of whoever waits for this process's output. Where there is no terminal
+/// (systemd), the process group stays: by it autofs knows whom it waits for.
+///
+/// # Errors
+/// If `/dev/null` or a descriptor is not to be had.
+pub(super) fn leave_terminal() -> io::Result<()> {
+    if File::open("/dev/tty").is_ok() {
+        setsid()?;
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
-}
-
-/// Holds events back: if the mount is refused, the refusal is the one line that is read.
-pub fn hold_log() {
-    HELD.lock().get_or_insert_default();
-}
-
-/// Writes what was held back, and all later events at once.
-pub fn release_log() {
-    if let Some(held) = HELD.lock().take()
-        && let Err(error) = io::stderr().write_all(&held)
-    {
-        tracing::debug!(%error, "nobody reads stderr");
-    }
-}
-
-/// Our own events of this level and above go to stderr. The first call holds.
-pub fn log_to_stderr(level: LevelFilter) {
-    let ours = Targets::new().with_target("kryptonfs", level);
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(|| Stderr)
-        .with_target(false);
-    let set = tracing_subscriber::registry()
-        .with(lines)
-        .with(ours)
-        .try_init();
-    if set.is_err() {
-        tracing::debug!("the log has a level already");
-    }
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    dup2_stdin(&null)?;
+    dup2_stdout(&null)?;
+    dup2_stderr(&null)?;
+    // Nothing that is mounted elsewhere is kept busy.
+    std::env::set_current_dir("/")
 }
 
 /// The runtime a mount runs on.
@@ -149,22 +109,4 @@ pub fn runtime() -> io::Result<Runtime> {
 /// Ends it, without waiting for threads that do not come back.
 pub fn shut_down(runtime: Runtime) {
     runtime.shutdown_timeout(LAST);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_held_back_is_bounded_and_let_go() {
-        hold_log();
-        let line = [b'x'; 1000];
-        for _ in 0..HELD_MAX / line.len() + 5 {
-            Stderr.write_all(&line).unwrap();
-        }
-        let held = HELD.lock().take().unwrap();
-        assert_eq!(held.len(), HELD_MAX / line.len() * line.len());
-        release_log();
-        assert!(HELD.lock().is_none());
-    }
 }

@@ -10,10 +10,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
-use crate::fuse::mounts::{self, Mount};
-
-/// Symlinks that are followed to a mountpoint.
-const LINKS_MAX: usize = 8;
+use crate::fuse::mounts;
 
 /// Where sockets of a user's mounts may be, best first.
 fn folders(owner: u32) -> Vec<PathBuf> {
@@ -76,7 +73,7 @@ pub fn find(dir: &Path) -> Result<PathBuf, String> {
         )
     };
     let all = mounts::ours().map_err(|error| format!("/proc cannot be read: {error}"))?;
-    let mount = mount_of(&all, dir).ok_or_else(absent)?;
+    let mount = mounts::around(&all, dir).ok_or_else(absent)?;
     for folder in folders(mount.owner) {
         let socket = folder.join(file(&mount.dir));
         if std::fs::symlink_metadata(&socket).is_ok() {
@@ -91,61 +88,10 @@ pub fn find(dir: &Path) -> Result<PathBuf, String> {
     ))
 }
 
-/// Looks at nothing inside of a mount: the last component is not followed before the mount table was
-/// asked, and the folder it is in is resolved only if it is in no mount of ours.
-fn mount_of<'a>(all: &'a [Mount], dir: &Path) -> Option<&'a Mount> {
-    let mut path = std::path::absolute(dir).ok()?;
-    for _ in 0..LINKS_MAX {
-        if let Some(mount) = mounts::containing(all, &path) {
-            return Some(mount);
-        }
-        let name = path.file_name()?.to_owned();
-        let real = path.parent()?.canonicalize().ok()?.join(name);
-        if let Some(mount) = mounts::containing(all, &real) {
-            return Some(mount);
-        }
-        let target = std::fs::read_link(&real).ok()?;
-        path = real.parent()?.join(target);
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
-
-    fn mount(dir: &Path) -> Mount {
-        Mount {
-            dir: dir.to_owned(),
-            source: "s3://b/".into(),
-            owner: geteuid().as_raw(),
-        }
-    }
-
-    #[test]
-    fn a_mount_is_found_by_itself_by_what_is_in_it_and_by_a_symlink() {
-        let temp = tempfile::tempdir().unwrap();
-        let base = temp.path().canonicalize().unwrap();
-        let dir = base.join("mnt");
-        std::fs::create_dir(&dir).unwrap();
-        let all = [mount(&dir)];
-        std::os::unix::fs::symlink("mnt", base.join("link")).unwrap();
-        std::os::unix::fs::symlink(base.join("link"), base.join("link2")).unwrap();
-        for path in ["mnt", "mnt/below/it", "link", "link2"] {
-            assert_eq!(mount_of(&all, &base.join(path)), Some(&all[0]), "{path}");
-        }
-        assert_eq!(mount_of(&all, &base), None);
-        assert_eq!(mount_of(&all, &base.join("mnt2")), None);
-    }
-
-    #[test]
-    fn a_circle_of_symlinks_ends() {
-        let temp = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("b", temp.path().join("a")).unwrap();
-        std::os::unix::fs::symlink("a", temp.path().join("b")).unwrap();
-        assert_eq!(mount_of(&[], &temp.path().join("a")), None);
-    }
 
     #[test]
     fn what_is_not_mounted_is_told_in_one_line() {

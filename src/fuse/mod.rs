@@ -8,6 +8,7 @@
 //! - permissions are always checked by the kernel (`default_permissions`).
 
 mod answer;
+mod bare;
 mod convert;
 mod errno;
 pub mod mounts;
@@ -34,9 +35,10 @@ use crate::fs::{Fh, Fs, Result, SetAttr};
 use convert::{caller, ino, name};
 use serve::{Class, Serve};
 
+pub use bare::Bare;
 pub use notify::{Forget, Notify};
 pub use serve::Deadlines;
-pub use session::{Left, MountError, Options, Session, prepare};
+pub use session::{Left, MountError, Options, Session, prepare, take_away};
 
 /// The largest write request: what the kernel's own limit allows.
 const MAX_WRITE: u32 = 1 << 20;

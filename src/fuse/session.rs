@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - there is no half mount: a session exists once the kernel has answered through it;
-//! - a mountpoint left over by a daemon that died is detached, never mounted over.
+//! - a mountpoint left over by a daemon that died is detached, never mounted over; and only when the
+//!   next one is ready, so that nobody meets the bare directory meanwhile.
 
 use std::fmt;
 use std::fs::File;
@@ -42,6 +43,8 @@ pub struct Options {
     pub no_exec: bool,
     /// Users other than the one who mounts may enter.
     pub allow_other: bool,
+    /// A dead mount there that had become read-only makes this one so.
+    pub as_before: bool,
     /// When operations are given up.
     pub deadlines: Deadlines,
 }
@@ -98,13 +101,28 @@ impl fmt::Display for MountError {
 
 impl std::error::Error for MountError {}
 
-/// Makes a mountpoint ready and answers its real path. Blocking.
+/// Looks whether `dir` can be mounted on, and answers its real path. What a dead daemon left there
+/// stays until `Session::mount`. Blocking.
 ///
 /// # Errors
 /// See `MountError`.
 pub fn prepare(dir: &Path) -> Result<PathBuf, MountError> {
     let other = |error: io::Error| MountError::Other(dir.into(), error.to_string());
-    clean_up(dir).map_err(other)?;
+    let ours = mounts::ours().map_err(other)?;
+    if is_dead(dir) {
+        let dead = mounts::around(&ours, dir).map(|mount| mount.dir.clone());
+        return dead.map_or_else(|| std::path::absolute(dir).map_err(other), Ok);
+    }
+    let real = look(dir)?;
+    if ours.iter().any(|mount| mount.dir == real) {
+        return Err(MountError::Mounted(real));
+    }
+    Ok(real)
+}
+
+/// Makes sure that there is a directory, and warns of what is in it.
+fn look(dir: &Path) -> Result<PathBuf, MountError> {
+    let other = |error: io::Error| MountError::Other(dir.into(), error.to_string());
     let meta = std::fs::metadata(dir).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => MountError::Absent(dir.into()),
         io::ErrorKind::NotADirectory => MountError::NotDirectory(dir.into()),
@@ -114,30 +132,39 @@ pub fn prepare(dir: &Path) -> Result<PathBuf, MountError> {
         return Err(MountError::NotDirectory(dir.into()));
     }
     let real = dir.canonicalize().map_err(other)?;
-    if mounts::ours()
-        .map_err(other)?
-        .iter()
-        .any(|mount| mount.dir == real)
-    {
-        return Err(MountError::Mounted(real));
-    }
     if std::fs::read_dir(&real).map_err(other)?.next().is_some() {
         tracing::warn!(dir = %real.display(), "not empty: what lies in it is hidden while mounted");
     }
     Ok(real)
 }
 
-/// Detaches mounts whose daemon has died. Only `statfs` tells for sure: the kernel answers `stat`
-/// from what the dead one told it.
-fn clean_up(dir: &Path) -> io::Result<()> {
-    for _ in 0..STALE_MAX {
-        match nix::sys::statvfs::statvfs(dir) {
-            Err(Errno::ENOTCONN | Errno::ECONNABORTED) => detach(dir)?,
-            _ => break,
+/// Whether the daemon of what is mounted at `dir` has died. Only `statfs` tells for sure: the kernel
+/// answers `stat` from what the dead one told it.
+fn is_dead(dir: &Path) -> bool {
+    matches!(
+        nix::sys::statvfs::statvfs(dir),
+        Err(Errno::ENOTCONN | Errno::ECONNABORTED)
+    )
+}
+
+/// Detaches what dead daemons left at `dir`.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn take_away(dir: &Path) -> io::Result<()> {
+    clean_up(dir).map(drop)
+}
+
+/// Detaches mounts whose daemon has died; answers whether there were any.
+fn clean_up(dir: &Path) -> io::Result<bool> {
+    for cleaned in 0..STALE_MAX {
+        if !is_dead(dir) {
+            return Ok(cleaned > 0);
         }
+        detach(dir)?;
         tracing::warn!(dir = %dir.display(), "a mount whose daemon had died was cleaned up");
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Takes a mount out of sight; whoever still uses it keeps it until they are done.
@@ -190,8 +217,12 @@ impl Session {
         let other = |error: io::Error| MountError::Other(dir.into(), error.to_string());
         let (serve, idle) = Serve::new(runtime.clone(), options.deadlines);
         let adapter = Adapter { fs, serve };
-        let mut session = fuser::Session::new(adapter, dir, &config(options))
-            .map_err(|error| refused(dir, error))?;
+        let config = config(options, was_read_only(dir) && options.as_before);
+        if clean_up(dir).map_err(other)? {
+            look(dir)?;
+        }
+        let mut session =
+            fuser::Session::new(adapter, dir, &config).map_err(|error| refused(dir, error))?;
         let unmounter = Arc::new(Mutex::new(session.unmount_callable()));
         let notify = Notify::start(session.notifier()).map_err(other)?;
         let (end, ended) = watch::channel(false);
@@ -279,7 +310,14 @@ fn answers(dir: &Path) -> Result<(), String> {
     }
 }
 
-fn config(options: &Options) -> Config {
+/// Whether what is mounted at `dir` refuses writes.
+fn was_read_only(dir: &Path) -> bool {
+    let all = mounts::ours().unwrap_or_default();
+    let top = all.iter().rev().find(|mount| mount.dir == dir);
+    top.is_some_and(|mount| mount.read_only)
+}
+
+fn config(options: &Options, read_only: bool) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(source_text(
@@ -292,7 +330,7 @@ fn config(options: &Options) -> Config {
         MountOption::NoDev,
         MountOption::DefaultPermissions,
     ];
-    if options.read_only {
+    if options.read_only || read_only {
         config.mount_options.push(MountOption::RO);
     }
     if options.no_exec {

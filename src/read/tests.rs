@@ -465,4 +465,3 @@ async fn local_bytes_and_gaps_need_no_network() {
 }
 
 mod adoption;
-mod scan;

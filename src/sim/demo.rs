@@ -22,7 +22,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::{Cloud, CloudConfig};
 use crate::config::{Config, ConfigError, Given};
-use crate::daemon::{Daemon, Failure, Mounted, harden, log_to_stderr, runtime, shut_down};
+use crate::daemon::{Daemon, Failure, Mounted, Sink, harden, log_to, runtime, shut_down};
 use look::Onlooker;
 use tour::Tour;
 
@@ -119,7 +119,7 @@ impl From<Failure> for Failed {
 }
 
 async fn demo(dir: Option<PathBuf>, tour_only: bool) -> Result<(), Failed> {
-    log_to_stderr(LevelFilter::WARN);
+    log_to(Sink::Stderr, LevelFilter::WARN);
     let places = Places::below(dir)?;
     fs::create_dir_all(&places.mountpoint)
         .map_err(|error| Failed::because(format!("{}: {error}", places.mountpoint.display())))?;

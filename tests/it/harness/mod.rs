@@ -9,6 +9,7 @@ pub(crate) mod cloud;
 pub(crate) mod holder;
 pub(crate) mod mount;
 pub(crate) mod relay;
+pub(crate) mod room;
 pub(crate) mod servers;
 pub(crate) mod tree;
 pub(crate) mod world;

@@ -1,3 +1,0 @@
-//! Reading through real mounts: what it costs, what it survives, what it never shows.
-
-mod bad_cache;
