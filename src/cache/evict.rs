@@ -1,7 +1,14 @@
-//! What goes when room is needed: the version that was used longest ago, unless it is pinned.
+//! What goes when room is needed: first what was used once, longest ago first, then the rest; never
+//! what is pinned.
 //!
-//! Pure: knows names, bytes and the order of use, no file. Invariant: `total` is the sum of the
-//! bytes of all versions. Memory: under 100 bytes a version, `VERSIONS_MAX` versions.
+//! Two lists (a segmented LRU). A version comes in on *probation*; used again, by another handle
+//! than the one it was fetched for, it is *protected*, and a reader that walks through everything
+//! once pushes out only what is on probation. Of the cap at most `PROTECTED_SHARE` is protected:
+//! beyond it the one used longest ago is on probation again.
+//!
+//! Pure: knows names, bytes and the order of use, no file. Invariants: a version is on one of the
+//! two lists; `total` is the sum of the bytes of both. Memory: under 100 bytes a version,
+//! `VERSIONS_MAX` versions. After a restart all are on probation, in the order of their use.
 
 use std::collections::HashMap;
 
@@ -12,18 +19,28 @@ use super::file::Name;
 /// More versions than this are not kept, however small they are.
 pub(super) const VERSIONS_MAX: usize = 50_000;
 
+/// Of ten bytes of the cap so many may be protected.
+const PROTECTED_SHARE: u64 = 8;
+
 /// All versions in the order of their use.
 #[derive(Debug)]
 pub(super) struct Index {
-    versions: LruCache<Name, u64>,
+    probation: LruCache<Name, u64>,
+    protected: LruCache<Name, u64>,
+    protected_bytes: u64,
+    protected_max: u64,
     pins: HashMap<Name, u32>,
     total: u64,
 }
 
 impl Index {
-    pub(super) fn new() -> Self {
+    /// For a cache of at most `cap` bytes.
+    pub(super) fn new(cap: u64) -> Self {
         Self {
-            versions: LruCache::unbounded(),
+            probation: LruCache::unbounded(),
+            protected: LruCache::unbounded(),
+            protected_bytes: 0,
+            protected_max: cap / 10 * PROTECTED_SHARE,
             pins: HashMap::new(),
             total: 0,
         }
@@ -35,35 +52,68 @@ impl Index {
     }
 
     pub(super) fn count(&self) -> usize {
-        self.versions.len()
+        self.probation.len() + self.protected.len()
     }
 
     pub(super) fn contains(&self, name: Name) -> bool {
-        self.versions.contains(&name)
+        self.probation.contains(&name) || self.is_protected(name)
     }
 
-    /// It was used now.
+    pub(super) fn is_protected(&self, name: Name) -> bool {
+        self.protected.contains(&name)
+    }
+
+    /// It was read now, by whom it was fetched for or by another.
     pub(super) fn touch(&mut self, name: Name) {
-        self.versions.promote(&name);
+        self.probation.promote(&name);
+        self.protected.promote(&name);
+    }
+
+    /// It is used again: protected, if it is there.
+    pub(super) fn reuse(&mut self, name: Name) {
+        if let Some(bytes) = self.probation.pop(&name) {
+            self.protected.put(name, bytes);
+            self.protected_bytes += bytes;
+        }
+        self.protected.promote(&name);
+        self.balance(name);
     }
 
     /// It takes `bytes`, and was used now.
     pub(super) fn set(&mut self, name: Name, bytes: u64) {
-        let before = self.versions.put(name, bytes).unwrap_or(0);
+        if let Some(before) = self.protected.peek(&name).copied() {
+            self.protected.put(name, bytes);
+            self.protected_bytes = self.protected_bytes - before + bytes;
+            self.total = self.total - before + bytes;
+            self.balance(name);
+            return;
+        }
+        let before = self.probation.put(name, bytes).unwrap_or(0);
         self.total = self.total - before + bytes;
     }
 
     /// It takes `bytes`, and was used before all others.
     pub(super) fn set_oldest(&mut self, name: Name, bytes: u64) {
         self.set(name, bytes);
-        self.versions.demote(&name);
+        self.probation.demote(&name);
     }
 
     pub(super) fn remove(&mut self, name: Name) {
-        self.total -= self.versions.pop(&name).unwrap_or(0);
+        if let Some(bytes) = self.protected.pop(&name) {
+            self.protected_bytes -= bytes;
+            self.total -= bytes;
+        }
+        self.total -= self.probation.pop(&name).unwrap_or(0);
     }
 
+    /// Holds it, there or not. Whoever takes hold of what is there already uses it again.
     pub(super) fn pin(&mut self, name: Name) {
+        self.reuse(name);
+        self.hold(name);
+    }
+
+    /// Holds it, which is no use.
+    pub(super) fn hold(&mut self, name: Name) {
         *self.pins.entry(name).or_default() += 1;
     }
 
@@ -78,10 +128,28 @@ impl Index {
 
     /// What should go first, but not `keep` and nothing pinned.
     pub(super) fn victim(&self, keep: Option<Name>) -> Option<Name> {
-        let oldest_first = self.versions.iter().rev().map(|(name, _)| *name);
+        let oldest_first = self
+            .probation
+            .iter()
+            .rev()
+            .chain(self.protected.iter().rev());
         oldest_first
-            .into_iter()
+            .map(|(name, _)| *name)
             .find(|name| Some(*name) != keep && !self.pins.contains_key(name))
+    }
+
+    /// Puts on probation what is too much, but not `used`, which was used now.
+    fn balance(&mut self, used: Name) {
+        while self.protected_bytes > self.protected_max {
+            match self.protected.peek_lru() {
+                Some((oldest, _)) if *oldest != used => {}
+                _ => return,
+            }
+            if let Some((oldest, bytes)) = self.protected.pop_lru() {
+                self.protected_bytes -= bytes;
+                self.probation.put(oldest, bytes);
+            }
+        }
     }
 }
 
@@ -90,7 +158,7 @@ mod tests {
     use super::*;
 
     fn filled() -> Index {
-        let mut index = Index::new();
+        let mut index = Index::new(1000);
         for n in 1..=3 {
             index.set(Name(n), 10);
         }
@@ -108,15 +176,15 @@ mod tests {
     #[test]
     fn neither_a_pinned_version_nor_the_one_being_filled_goes() {
         let mut index = filled();
-        index.pin(Name(1));
-        index.pin(Name(1));
+        index.hold(Name(1));
+        index.hold(Name(1));
         index.unpin(Name(1));
         assert_eq!(index.victim(Some(Name(2))), Some(Name(3)));
         index.unpin(Name(1));
         assert_eq!(index.victim(None), Some(Name(1)));
-        index.pin(Name(1));
-        index.pin(Name(2));
-        index.pin(Name(3));
+        index.hold(Name(1));
+        index.hold(Name(2));
+        index.hold(Name(3));
         assert_eq!(index.victim(None), None);
     }
 
@@ -136,5 +204,55 @@ mod tests {
             index.set_oldest(Name(n), 1);
         }
         assert_eq!(index.victim(None), Some(Name(10)));
+    }
+
+    #[test]
+    fn a_scan_takes_nothing_of_what_was_used_twice() {
+        let mut index = filled();
+        index.reuse(Name(1));
+        for n in 100..200 {
+            index.set(Name(n), 10);
+            index.touch(Name(n));
+            let victim = index.victim(Some(Name(n))).unwrap();
+            assert_ne!(victim, Name(1));
+            index.remove(victim);
+        }
+        assert!(index.contains(Name(1)));
+    }
+
+    #[test]
+    fn what_is_protected_goes_when_nothing_else_is_there() {
+        let mut index = filled();
+        for n in [2, 1, 3] {
+            index.reuse(Name(n));
+        }
+        assert_eq!(index.victim(None), Some(Name(2)));
+        index.remove(Name(2));
+        assert_eq!((index.total(), index.count()), (20, 2));
+    }
+
+    #[test]
+    fn a_pin_of_what_is_there_is_a_use_and_a_hold_is_none() {
+        let mut index = filled();
+        index.hold(Name(1));
+        index.unpin(Name(1));
+        index.pin(Name(2));
+        index.unpin(Name(2));
+        index.pin(Name(9));
+        assert!(!index.is_protected(Name(1)) && index.is_protected(Name(2)));
+        assert!(!index.contains(Name(9)), "a pin alone keeps nothing");
+    }
+
+    #[test]
+    fn what_is_protected_beyond_its_share_is_on_probation_again() {
+        let mut index = Index::new(100);
+        for n in 1..=10 {
+            index.set(Name(n), 10);
+            index.reuse(Name(n));
+        }
+        assert!(!index.is_protected(Name(2)) && index.is_protected(Name(3)));
+        index.set(Name(10), 60);
+        assert!(!index.is_protected(Name(7)) && index.is_protected(Name(9)));
+        assert_eq!((index.total(), index.count()), (150, 10));
     }
 }

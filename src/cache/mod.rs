@@ -6,7 +6,8 @@
 //! - nothing here fails a caller: a folder that is absent, read-only, full, foreign or in use by
 //!   another daemon makes everything a miss, said once in the log;
 //! - the files take at most `max` bytes of disk, and `reserve` stays free on the file system;
-//!   above either the version used longest ago goes (`evict`), never one that is pinned;
+//!   above either the version used longest ago goes, what was used once first (`evict`), never
+//!   one that is pinned;
 //! - no file that has a second name elsewhere (a spool file adopted by hard link) is written to.
 //!
 //! `DIR/blocks/` (0700) holds the files of `file`, `N.tmp` while one is made, and `lock`, held
@@ -102,6 +103,14 @@ struct State {
 pub struct Pin {
     cache: Arc<Cache>,
     name: Name,
+}
+
+impl Pin {
+    /// Whether it holds this version.
+    #[must_use]
+    pub fn is_of(&self, object: &ObjectId) -> bool {
+        self.name == Name::of(object)
+    }
 }
 
 /// A version as it was when it was taken hold of; readable also when its name is gone.
@@ -243,7 +252,8 @@ impl Cache {
         }
     }
 
-    /// Holds a version, present or not, against eviction.
+    /// Holds a version, present or not, against eviction. A handle does so once: what is there
+    /// already is used again now.
     #[must_use]
     pub fn pin(self: &Arc<Self>, object: &ObjectId) -> Pin {
         let name = Name::of(object);
@@ -291,7 +301,7 @@ impl Folder {
             reserve: config.reserve,
             temps: AtomicU64::new(0),
             state: Mutex::new(State {
-                index: Index::new(),
+                index: Index::new(config.max),
                 open: LruCache::new(OPEN_MAX),
                 scanned: false,
                 free: 0,

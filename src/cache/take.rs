@@ -106,6 +106,7 @@ impl Folder {
         let Some(version) = self.find(state, from)?.filter(|_| base != name) else {
             return Ok(None);
         };
+        let was_reused = state.index.is_protected(base);
         let flags = match hands {
             Hands::Change => version.flags,
             Hands::Share => LINKED,
@@ -118,16 +119,18 @@ impl Folder {
         self.discard(state, name)?;
         let (old, new) = (base.dat(&self.dir), name.dat(&self.dir));
         let is_shared = hands == Hands::Share && {
-            state.index.pin(base);
+            state.index.hold(base);
             let fits = self.has_cap(state, Some(name), version.allocated() + OVERHEAD);
             state.index.unpin(base);
             fits
         };
         if is_shared {
             self.name(state, to, entries, || fs::hard_link(&old, &new))?;
+            inherit_use(state, was_reused, name);
             return Ok(Some(version));
         }
         self.name(state, to, entries, || fs::rename(&old, &new))?;
+        inherit_use(state, was_reused, name);
         self.discard(state, base)?;
         if version.is_only(&new) {
             // Whole blocks stay: the last one may still be read as it was.
@@ -190,5 +193,12 @@ impl Folder {
             }
         }
         Ok(())
+    }
+}
+
+/// What grew by an append is used as often as it was before.
+fn inherit_use(state: &mut State, was_reused: bool, name: Name) {
+    if was_reused {
+        state.index.reuse(name);
     }
 }

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::types::{ETag, ObjectKey};
 
+mod scan;
 mod take;
 
 const MIB: u64 = 1 << 20;

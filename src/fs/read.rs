@@ -112,7 +112,7 @@ impl Fs {
                 .read_at(&content.extents, content.len, at, size, window)
                 .await;
         }
-        let once = Window::default();
+        let once = window.aside();
         let bytes = self
             .reader
             .read_at(&content.extents, content.len, at, size, &once)

@@ -19,6 +19,7 @@ mod flight;
 mod kept;
 mod window;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::ops::Range;
@@ -30,7 +31,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::cache::{self, BLOCK, Cache};
+use crate::cache::{self, BLOCK, Cache, Pin};
 use crate::log::Spool;
 use crate::store::{ObjectStore, StoreError};
 use crate::types::{Extent, Extents, FileNo, ObjectId, Source};
@@ -43,6 +44,9 @@ use window::History;
 const RUNS_AHEAD: usize = 2;
 /// So much is fetched ahead while nothing can be kept on disk.
 const AHEAD_IN_MEMORY: u64 = 1 << 20;
+/// A handle holds so many versions: those it read last. (More than one only where a file is made of
+/// pieces of several.)
+const PINS_MAX: usize = 8;
 /// So often a block that was said to be kept is looked for before it is fetched regardless.
 const LOOKS_MAX: usize = 3;
 
@@ -111,13 +115,38 @@ impl fmt::Display for ReadError {
 
 impl std::error::Error for ReadError {}
 
-/// How one handle has read so far: decides what to fetch ahead.
+/// How one handle has read so far: decides what to fetch ahead, and holds what it reads against
+/// eviction.
 #[derive(Debug)]
 pub struct Window {
     /// Leaf lock.
     history: Mutex<History>,
     /// One permit for each run ahead.
     runs: Arc<Semaphore>,
+    pins: Arc<Pins>,
+}
+
+/// What one handle has read last, held against eviction as long as the handle lives.
+#[derive(Debug, Default)]
+struct Pins(Mutex<VecDeque<Pin>>);
+
+impl Pins {
+    /// Holds the versions that `pieces` are made of.
+    fn hold(&self, cache: &Arc<Cache>, pieces: &[Result<Extent, Range<u64>>]) {
+        let mut pins = self.0.lock();
+        for piece in pieces.iter().flatten() {
+            let Source::Remote { object, .. } = &piece.from else {
+                continue;
+            };
+            if pins.iter().any(|pin| pin.is_of(object)) {
+                continue;
+            }
+            if pins.len() == PINS_MAX {
+                pins.pop_front();
+            }
+            pins.push_back(cache.pin(object));
+        }
+    }
 }
 
 impl Default for Window {
@@ -125,11 +154,21 @@ impl Default for Window {
         Self {
             history: Mutex::default(),
             runs: Arc::new(Semaphore::new(RUNS_AHEAD)),
+            pins: Arc::default(),
         }
     }
 }
 
 impl Window {
+    /// For reads of the same handle that say nothing of what it will read next.
+    #[must_use]
+    pub fn aside(&self) -> Self {
+        Self {
+            pins: Arc::clone(&self.pins),
+            ..Self::default()
+        }
+    }
+
     /// What to fetch ahead, with the permit for it.
     fn on_read(
         &self,
@@ -233,7 +272,9 @@ impl Reader {
         }
         let pieces = extents.cover(range.start, range.end);
         let (local, kept) = (Arc::clone(&self.local), Arc::clone(&self.kept));
+        let pins = Arc::clone(&window.pins);
         let filled = blocking(move || {
+            pins.hold(&kept.cache, &pieces);
             let look = |object: &ObjectId, block| kept.get(object, block);
             fill(&*local, &look, &pieces, range.start)
         });

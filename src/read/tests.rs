@@ -465,3 +465,4 @@ async fn local_bytes_and_gaps_need_no_network() {
 }
 
 mod adoption;
+mod scan;

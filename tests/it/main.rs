@@ -11,6 +11,7 @@ mod fstab;
 mod full;
 mod harness;
 mod peers;
+mod reading;
 mod readme;
 mod restart;
 mod servers;

@@ -1,0 +1,3 @@
+//! Reading through real mounts: what it costs, what it survives, what it never shows.
+
+mod bad_cache;
