@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::fail::Fail;
-use super::parts::Half;
+use super::parts::{Half, left_behind};
 use super::pieces::Sizes;
 use super::plan::Job;
 use super::{Caps, Config};
@@ -73,6 +73,7 @@ impl Hands {
         store: Arc<dyn ObjectStore>,
         config: Config,
     ) -> Self {
+        let halves = Mutex::new(left_behind(&tree));
         Self {
             tree,
             log,
@@ -80,7 +81,7 @@ impl Hands {
             store,
             config,
             caps: Mutex::new(Caps::default()),
-            halves: Mutex::default(),
+            halves,
             fetching: Semaphore::new(1),
             conflicts: AtomicU64::new(0),
             resent: AtomicU64::new(0),

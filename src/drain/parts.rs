@@ -4,9 +4,12 @@
 //! - what was staged (also by an earlier run) only wants Complete; an upload that is gone was
 //!   completed by a request whose answer was lost, or is made again;
 //! - an upload that broke off for a passing reason is continued with the parts it has; one that
-//!   ended for any other reason is aborted.
+//!   ended for any other reason is aborted;
+//! - its id is durable in the log before its first part is sent, so one that a crash broke off is
+//!   continued (or aborted) too: with those of its parts whose length and checksum are those of
+//!   the bytes that would be sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -20,7 +23,7 @@ use super::send::Work;
 use super::waits::staged;
 use crate::log::Record;
 use crate::store::{PartDone, StoreError, UploadId};
-use crate::tree::Pending;
+use crate::tree::{Pending, Tree};
 use crate::types::{Base, ETag, Headers, ObjectKey, RelKey, Seq, Want};
 
 /// Parts of one upload in flight.
@@ -34,8 +37,25 @@ pub(super) struct Half {
     number: Seq,
     object: ObjectKey,
     upload: UploadId,
+    /// None: it was begun by an earlier run, and S3 is to be asked what it has.
     pieces: Vec<Piece>,
     done: BTreeMap<u16, PartDone>,
+}
+
+/// Those that earlier runs left.
+pub(super) fn left_behind(tree: &Tree) -> HashMap<RelKey, Half> {
+    let half = |(key, entry): (&RelKey, &Pending)| {
+        let (number, upload) = entry.uploading.clone()?;
+        let half = Half {
+            number,
+            object: key.into(),
+            upload: UploadId(upload.into()),
+            pieces: Vec::new(),
+            done: BTreeMap::new(),
+        };
+        Some((key.clone(), half))
+    };
+    tree.pending(|all| all.below("").filter_map(half).collect())
 }
 
 /// How far the parts came.
@@ -207,16 +227,10 @@ impl Hands {
         headers: &Headers,
         pieces: Vec<Piece>,
     ) -> Result<Parts, Fail> {
-        let mut half = match self.continued(work, &pieces).await {
+        let mut half = match self.continued(work, &pieces).await? {
             Some(half) => half,
             None if !self.begin(&work.key, work.number).await? => return Ok(Parts::Moot),
-            None => Half {
-                number: work.number,
-                object: work.object.clone(),
-                upload: self.store.create_multipart(&work.object, headers).await?,
-                pieces,
-                done: BTreeMap::new(),
-            },
+            None => self.create(work, headers, pieces).await?,
         };
         match self.missing_parts(work, &mut half).await {
             Ok(true) => Ok(Parts::All(half.upload, half.done.into_values().collect())),
@@ -230,6 +244,36 @@ impl Hands {
                 Err(fail)
             }
         }
+    }
+
+    /// Begins an upload, and makes sure that it is not forgotten.
+    async fn create(
+        &self,
+        work: &Work,
+        headers: &Headers,
+        pieces: Vec<Piece>,
+    ) -> Result<Half, Fail> {
+        let upload = self.store.create_multipart(&work.object, headers).await?;
+        let noted = self.tree.record(Record::Uploading {
+            key: work.key.clone(),
+            number: work.number,
+            upload: upload.0.as_ref().to_owned(),
+        });
+        let noted = match noted {
+            Ok(seq) => self.log.flushed(seq).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = noted {
+            self.abort(&work.object, &upload).await;
+            return Err(error.into());
+        }
+        Ok(Half {
+            number: work.number,
+            object: work.object.clone(),
+            upload,
+            pieces,
+            done: BTreeMap::new(),
+        })
     }
 
     /// Sends what an upload lacks, `AT_ONCE` parts at a time. `false`: nobody wants it any more.
@@ -311,13 +355,58 @@ impl Hands {
     }
 
     /// The upload that broke off for this very change, if there is one.
-    async fn continued(&self, work: &Work, pieces: &[Piece]) -> Option<Half> {
-        let half = self.halves.lock().remove(&work.key)?;
-        if half.number == work.number && half.pieces == pieces {
-            return Some(half);
+    async fn continued(&self, work: &Work, pieces: &[Piece]) -> Result<Option<Half>, Fail> {
+        let half = self.halves.lock().remove(&work.key);
+        let Some(mut half) = half else {
+            return Ok(None);
+        };
+        if half.number == work.number {
+            if half.pieces == pieces {
+                return Ok(Some(half));
+            }
+            if half.pieces.is_empty() {
+                match self.parts_there(work, &half.upload, pieces).await {
+                    Ok(done) => {
+                        (half.pieces, half.done) = (pieces.to_vec(), done);
+                        return Ok(Some(half));
+                    }
+                    Err(Fail::Store(StoreError::NoSuchUpload)) => return Ok(None),
+                    Err(fail) => {
+                        self.keep(&work.key, half, &fail).await;
+                        return Err(fail);
+                    }
+                }
+            }
         }
         self.abort(&half.object, &half.upload).await;
-        None
+        Ok(None)
+    }
+
+    /// Which of `pieces` S3 has already: those of the same length and checksum. What it does not
+    /// tell the checksum of, and copies (which carry no data), is made again.
+    async fn parts_there(
+        &self,
+        work: &Work,
+        upload: &UploadId,
+        pieces: &[Piece],
+    ) -> Result<BTreeMap<u16, PartDone>, Fail> {
+        let mut done = BTreeMap::new();
+        for part in self.store.list_parts(&work.object, upload).await? {
+            let piece = usize::from(part.number).checked_sub(1);
+            let Some(Piece::Send { start, end }) = piece.and_then(|at| pieces.get(at)) else {
+                continue;
+            };
+            let (Some(crc64), Some(size)) = (part.crc64, part.size) else {
+                continue;
+            };
+            if size == end - start {
+                let (payload, _fetched) = self.payload(&work.generation, *start, *end).await?;
+                if payload.crc64 == crc64 {
+                    done.insert(part.number, part);
+                }
+            }
+        }
+        Ok(done)
     }
 
     async fn keep(&self, key: &RelKey, half: Half, fail: &Fail) {

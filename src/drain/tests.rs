@@ -115,6 +115,61 @@ async fn a_broken_upload_continues_with_the_parts_it_has() {
     assert_eq!(world.log.spool().files(), Vec::new());
 }
 
+/// Cut off with two of five parts in S3.
+async fn cut_off_in_mid_upload() -> World {
+    let world = World::gated(Op::UploadPart);
+    world.write_large("a", 40 * MIB);
+    world.log.flushed(world.tree.now()).await.unwrap();
+    world.drain.hurry();
+    world.gate.comes().await;
+    world.gate.comes().await;
+    world.gate.lets_pass(2);
+    // The next two are on their way when the first two have arrived.
+    world.gate.comes().await;
+    world.gate.comes().await;
+    assert_eq!(world.count(Op::UploadPart), 2);
+    let world = world.reboot().await;
+    assert_eq!(world.count(Op::UploadPart), 2);
+    world
+}
+
+#[tokio::test]
+async fn a_restart_in_mid_upload_sends_no_part_again_that_arrived() {
+    let world = cut_off_in_mid_upload().await;
+    world.drained().await;
+    assert_eq!(world.bytes("a").len() as u64, 40 * MIB);
+    assert_eq!(world.count(Op::CreateMultipart), 1);
+    assert_eq!(world.count(Op::ListParts), 1);
+    assert_eq!(world.count(Op::UploadPart), 5, "each part went once");
+    assert_eq!(world.twin.uploads(), 0);
+}
+
+#[tokio::test]
+async fn an_upload_that_a_restart_finds_unwanted_is_aborted() {
+    let world = cut_off_in_mid_upload().await;
+    assert_eq!(world.twin.uploads(), 1);
+    world.write("a", b"something else");
+    world.drained().await;
+    assert_eq!(world.bytes("a"), b"something else");
+    for _ in 0..600 {
+        if world.twin.uploads() == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the upload is left");
+}
+
+#[tokio::test]
+async fn a_part_that_is_not_what_would_be_sent_is_sent() {
+    let world = cut_off_in_mid_upload().await;
+    world.twin.spoil_parts();
+    world.drained().await;
+    let byte = |i: u64| u8::try_from(i % 251).unwrap();
+    assert!(world.bytes("a").into_iter().eq((0..40 * MIB).map(byte)));
+    assert_eq!(world.count(Op::UploadPart), 7);
+}
+
 #[tokio::test]
 async fn a_lost_answer_to_complete_is_recognized() {
     let world = World::new();

@@ -1,5 +1,6 @@
 //! The verbs over the twin: no kernel, no network.
 
+mod crash;
 mod exact;
 mod full;
 mod model;

@@ -326,6 +326,7 @@ impl Unsent {
             | Record::Begun { .. }
             | Record::Staged { .. }
             | Record::Dead { .. }
+            | Record::Uploading { .. }
             | Record::Retry => {}
         }
     }

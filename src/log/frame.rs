@@ -1,4 +1,5 @@
-//! The log's format, byte by byte. Version 1, frozen: a change of it is a new version.
+//! The log's format, byte by byte. Version 2, frozen: a change of it is a new version.
+//! Version 2 adds kinds of records at the end of `Record`; version 1 is read as it is.
 //!
 //! The log is a row of segments, `log/NUMBER` (16 hex digits), read in order of number. Numbers of
 //! all are little-endian; all checksums are CRC-32C (iSCSI). A segment is a header, frames, and
@@ -58,7 +59,9 @@ use crc_fast::crc32_iscsi;
 use crate::types::{FileNo, MountId, Seq};
 
 /// The version of the format written here.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
+/// The oldest that is read.
+const OLDEST: u32 = 1;
 /// Bytes of a segment's header.
 pub(super) const HEADER: usize = 64;
 /// Bytes of a frame before its record.
@@ -132,7 +135,7 @@ impl Header {
             .map(|bytes| u32_at(bytes, 8))
         {
             Some(newer) if newer > VERSION => return Err(NoHeader::Newer(newer)),
-            Some(VERSION) => {}
+            Some(OLDEST..=VERSION) => {}
             _ => return Err(NoHeader::Damaged),
         }
         let Some(bytes) = segment.get(..HEADER) else {

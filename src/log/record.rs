@@ -107,6 +107,17 @@ pub enum Record {
     },
     /// Dead changes are to be tried again (`kryptonfs retry`).
     Retry,
+    /// The multipart upload that is to become generation `number` at `key` has begun. Flushed before
+    /// its first part is sent: after a crash it is continued with the parts S3 has, or aborted.
+    /// Since version 2.
+    Uploading {
+        /// Where.
+        key: RelKey,
+        /// Which generation.
+        number: Seq,
+        /// The multipart upload.
+        upload: String,
+    },
 }
 
 /// A version as a `Sent` record keeps it.

@@ -28,12 +28,13 @@ impl Tree {
     /// # Errors
     /// Of the log.
     pub fn compact(&self) -> Result<(), LogError> {
-        while self.drop_oldest()? && self.log.spool().is_short() {}
+        while self.drop_oldest(COMPACT_AT)? && self.log.spool().is_short() {}
         Ok(())
     }
 
-    /// Drops the oldest segments, if that is worth it. Answers whether it was.
-    fn drop_oldest(&self) -> Result<bool, LogError> {
+    /// Drops the oldest segments, if that is worth it: `worth` bytes at least, or the room is
+    /// short. Answers whether it was.
+    pub(crate) fn drop_oldest(&self, worth: u64) -> Result<bool, LogError> {
         let mut state = self.state.lock();
         let segments = self.log.closed();
         let spool = self.log.spool();
@@ -43,7 +44,7 @@ impl Tree {
             None
         };
         let live = live(&state, &segments);
-        let Some(dropped) = how_many(&segments, &live, most) else {
+        let Some(dropped) = how_many(&segments, &live, worth, most) else {
             return Ok(false);
         };
         let gone = &segments[..dropped];
@@ -112,6 +113,17 @@ impl Tree {
                 Record::Begun {
                     key: key.clone(),
                     number,
+                },
+                Vec::new(),
+            ));
+        }
+        if let Some((number, upload)) = entry.uploading.clone() {
+            let key = key.clone();
+            records.push((
+                Record::Uploading {
+                    key,
+                    number,
+                    upload,
                 },
                 Vec::new(),
             ));
@@ -223,8 +235,13 @@ fn live(state: &State, segments: &[Closed]) -> Vec<Option<u64>> {
 }
 
 /// How many of the oldest segments go: as many as make enough room for what has to be said anew.
-/// `most`: the room is short, and no more than this may be taken before.
-fn how_many(segments: &[Closed], live: &[Option<u64>], most: Option<u64>) -> Option<usize> {
+/// `worth`: less is not worth it. `most`: the room is short, and no more than this may be taken before.
+fn how_many(
+    segments: &[Closed],
+    live: &[Option<u64>],
+    worth: u64,
+    most: Option<u64>,
+) -> Option<usize> {
     let (mut len, mut kept, mut best) = (0, 0u64, None);
     for (at, (segment, live)) in segments.iter().zip(live).enumerate() {
         let Some(live) = live else {
@@ -234,7 +251,7 @@ fn how_many(segments: &[Closed], live: &[Option<u64>], most: Option<u64>) -> Opt
         kept += live;
         let is_worth = match most {
             Some(most) => kept <= most.min(len / 4 * 3),
-            None => len >= COMPACT_AT && kept <= len / 2,
+            None => len >= worth && kept <= len / 2,
         };
         if is_worth {
             best = Some(at + 1);
@@ -274,26 +291,51 @@ mod tests {
     fn as_many_of_the_oldest_go_as_make_twice_the_room_that_is_written() {
         let segments = of(&[4 * MIB, 4 * MIB, 4 * MIB]);
         let live = |all: [u64; 3]| all.map(|mib| Some(mib * MIB)).to_vec();
-        assert_eq!(how_many(&segments, &live([0, 0, 0]), None), Some(3));
-        assert_eq!(how_many(&segments, &live([1, 4, 4]), None), Some(1));
-        assert_eq!(how_many(&segments, &live([3, 1, 4]), None), Some(2));
-        assert_eq!(how_many(&segments, &live([3, 3, 3]), None), None);
-        assert_eq!(how_many(&of(&[MIB]), &[Some(0)], None), None, "too little");
+        assert_eq!(
+            how_many(&segments, &live([0, 0, 0]), COMPACT_AT, None),
+            Some(3)
+        );
+        assert_eq!(
+            how_many(&segments, &live([1, 4, 4]), COMPACT_AT, None),
+            Some(1)
+        );
+        assert_eq!(
+            how_many(&segments, &live([3, 1, 4]), COMPACT_AT, None),
+            Some(2)
+        );
+        assert_eq!(
+            how_many(&segments, &live([3, 3, 3]), COMPACT_AT, None),
+            None
+        );
+        assert_eq!(
+            how_many(&of(&[MIB]), &[Some(0)], COMPACT_AT, None),
+            None,
+            "too little"
+        );
     }
 
     #[test]
     fn what_is_pinned_stays_and_all_behind_it() {
         let segments = of(&[4 * MIB, 4 * MIB]);
-        assert_eq!(how_many(&segments, &[None, Some(0)], None), None);
-        assert_eq!(how_many(&segments, &[Some(0), None], None), Some(1));
+        assert_eq!(
+            how_many(&segments, &[None, Some(0)], COMPACT_AT, None),
+            None
+        );
+        assert_eq!(
+            how_many(&segments, &[Some(0), None], COMPACT_AT, None),
+            Some(1)
+        );
     }
 
     #[test]
     fn where_the_room_is_short_little_is_written_and_little_is_enough() {
         let segments = of(&[1000, 1000, 1000]);
         let live = [Some(0), Some(600), Some(900)];
-        assert_eq!(how_many(&segments, &live, Some(700)), Some(2));
-        assert_eq!(how_many(&segments, &live, Some(500)), Some(1));
-        assert_eq!(how_many(&segments, &[Some(900); 3], Some(5000)), None);
+        assert_eq!(how_many(&segments, &live, COMPACT_AT, Some(700)), Some(2));
+        assert_eq!(how_many(&segments, &live, COMPACT_AT, Some(500)), Some(1));
+        assert_eq!(
+            how_many(&segments, &[Some(900); 3], COMPACT_AT, Some(5000)),
+            None
+        );
     }
 }

@@ -74,9 +74,18 @@ impl State {
                 parts,
             } => {
                 self.begin(&key, number);
-                self.pending
-                    .edit(&key, |entry| entry.staged = Some((number, upload, parts)));
+                self.pending.edit(&key, |entry| {
+                    entry.uploading.take_if(|(begun, _)| *begun == number);
+                    entry.staged = Some((number, upload, parts));
+                });
             }
+            Record::Uploading {
+                key,
+                number,
+                upload,
+            } => self
+                .pending
+                .edit(&key, |entry| entry.uploading = Some((number, upload))),
             Record::Sent {
                 key,
                 number,
@@ -155,6 +164,7 @@ impl State {
             held: false,
             urgent: false,
             begun: old.as_ref().is_some_and(|old| old.begun),
+            uploading: old.as_ref().and_then(|old| old.uploading.clone()),
             staged: old.and_then(|old| old.staged),
             dead: None,
             over_gone,
@@ -190,6 +200,7 @@ impl State {
                 entry.base = Base::Version(id.etag.clone());
                 entry.begun = false;
                 entry.staged.take_if(|(staged, ..)| *staged <= number);
+                entry.uploading.take_if(|(begun, _)| *begun <= number);
             });
             self.sources.begun(key, number)
         };
@@ -282,6 +293,8 @@ impl State {
                 base: Base::Absent,
                 begun: false,
                 staged: None,
+                // It is for the key it has left: the drain aborts it.
+                uploading: None,
                 since: now,
                 ..entry
             };

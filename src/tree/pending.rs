@@ -40,6 +40,8 @@ pub struct Pending {
     pub begun: bool,
     /// Parts that are in S3 and only want Complete.
     pub staged: Option<Staged>,
+    /// An upload for this key that was begun and not staged: for which generation, and its id.
+    pub uploading: Option<(Seq, String)>,
     /// S3 refused it for good.
     pub dead: Option<Refusal>,
     /// An `Open` that took the place of a removal not yet carried out: what a crash leaves of it.

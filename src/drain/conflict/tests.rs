@@ -36,6 +36,7 @@ fn pending(want: Want) -> Pending {
         over_gone: false,
         begun: true,
         staged: None,
+        uploading: None,
         dead: None,
     }
 }

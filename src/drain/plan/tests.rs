@@ -96,6 +96,7 @@ impl Scene {
             over_gone: false,
             begun: false,
             staged: None,
+            uploading: None,
             dead: None,
         };
         self.pending.push((key(at), entry));

@@ -15,6 +15,8 @@ use crate::store::{Op, Result as StoreResult, StoreError};
 use crate::types::{Attrs, Base, Extents, FileNo, Generation, Kind as NodeKind, RelKey, Seq, Time};
 
 pub(super) const MIB: u64 = 1 << 20;
+/// What is not held back, where nothing is.
+const OPEN: Op = Op::ListParts;
 
 /// Holds back every request of one kind until it is let through.
 #[derive(Debug)]
@@ -90,6 +92,9 @@ pub(super) fn start(twin: &Twin, gated: Op, settings: &Config, dir: tempfile::Te
         came: Semaphore::new(0),
         may_pass: Semaphore::new(0),
     });
+    if gated == OPEN {
+        gate.lets_pass(1 << 20);
+    }
     let store = Layered::new(Arc::new(twin.clone()), Arc::clone(&gate));
     let (store, fault) = Fault::over(Arc::new(store));
     let read = crate::read::Config {
@@ -121,8 +126,7 @@ pub(super) fn start(twin: &Twin, gated: Op, settings: &Config, dir: tempfile::Te
 
 impl World {
     pub(super) fn new() -> Self {
-        // Nothing in these tests lists keys' parts: the gate stands open.
-        Self::gated(Op::ListParts)
+        Self::gated(OPEN)
     }
 
     pub(super) fn gated(op: Op) -> Self {
@@ -152,7 +156,7 @@ impl World {
             dir,
         } = self;
         drop((fault, gate, tree, log, drain));
-        start(&twin, Op::ListParts, &settings, dir)
+        start(&twin, OPEN, &settings, dir)
     }
 
     /// What the mount would show at a key: its extents and length.

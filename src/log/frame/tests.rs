@@ -52,7 +52,7 @@ fn the_format_is_frozen() {
     // Computed by an independent program from the description in the module's header.
     assert_eq!(
         hex(&header().encode()),
-        "4b46534c4f470d0a010000005681a8530300000000000000edfe000000000000\
+        "4b46534c4f470d0a020000006f088a310300000000000000edfe000000000000\
          efcdab896745230107000000000000000600000000000000010000008b50b606"
     );
     let mut frame = Unplaced::new(b"record", b"inline!").unwrap();
@@ -120,15 +120,24 @@ fn a_flipped_bit_in_the_header_is_seen() {
 }
 
 #[test]
+fn a_segment_of_the_first_version_is_read() {
+    let mut bytes = segment();
+    let old = [1, 0, 0, 0, 0x56, 0x81, 0xa8, 0x53];
+    bytes[8..16].copy_from_slice(&old);
+    assert_eq!(Header::decode(&bytes, FileNo(3)), Ok(header()));
+    assert_eq!(found(&bytes), found(&segment()));
+}
+
+#[test]
 fn a_newer_version_is_told_from_damage_whatever_follows_its_first_16_bytes() {
     let mut bytes = segment();
-    put_u32(&mut bytes, 8, 2);
+    put_u32(&mut bytes, 8, 3);
     let sum = crc32_iscsi(&bytes[..12]);
     put_u32(&mut bytes, 12, sum);
     bytes[16..].fill(0xaa);
-    assert_eq!(Header::decode(&bytes, FileNo(3)), Err(NoHeader::Newer(2)));
+    assert_eq!(Header::decode(&bytes, FileNo(3)), Err(NoHeader::Newer(3)));
     let short = &bytes[..16];
-    assert_eq!(Header::decode(short, FileNo(3)), Err(NoHeader::Newer(2)));
+    assert_eq!(Header::decode(short, FileNo(3)), Err(NoHeader::Newer(3)));
     assert_eq!(Header::decode(&[0; 99], FileNo(3)), Err(NoHeader::Blank));
     assert_eq!(Header::decode(&[], FileNo(3)), Err(NoHeader::Blank));
 }

@@ -17,20 +17,20 @@ pub(super) struct Object {
     pub(super) headers: Headers,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Part {
     pub(super) bytes: Bytes,
     pub(super) etag: ETag,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Upload {
     pub(super) key: ObjectKey,
     pub(super) headers: Headers,
     pub(super) parts: BTreeMap<u16, Part>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct State {
     pub(super) objects: BTreeMap<ObjectKey, Object>,
     pub(super) uploads: BTreeMap<u64, Upload>,

@@ -174,6 +174,7 @@ impl World {
             over_gone: false,
             begun: old.as_ref().is_some_and(|old| old.begun),
             staged: old.and_then(|old| old.staged),
+            uploading: None,
             dead: None,
         };
         self.pending.insert(key.clone(), entry);

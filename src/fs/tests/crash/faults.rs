@@ -1,0 +1,133 @@
+//! Every call to the disk fails once: whoever asked is told, or it is done all the same.
+
+use super::*;
+
+/// One operation after the other while the step `at` fails with `errno`. Answers whether it came
+/// to that, and what is certain then.
+async fn with_a_fault(
+    all: &[Do],
+    at: usize,
+    errno: i32,
+) -> (bool, Run, BTreeMap<String, Option<Vec<u8>>>) {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let has_failed = Arc::new(AtomicBool::new(false));
+    let mut run = Run::new(|_| None);
+    let told = Arc::clone(&has_failed);
+    run.restart(move |step| {
+        (step == at).then(|| told.store(true, Ordering::SeqCst))?;
+        Some(errno)
+    })
+    .await;
+    let mut certain: BTreeMap<String, Option<Vec<u8>>> = BTreeMap::new();
+    let mut unsure: BTreeSet<String> = BTreeSet::new();
+    let mut states = oracle(all).into_iter().skip(1);
+    for this in all {
+        let (names, steps): (Vec<&str>, usize) = match this {
+            Do::Sync(name, ..) => (vec![name], 2),
+            Do::Put(name, _) | Do::Append(name, _) | Do::MakeDir(name) | Do::Unlink(name) => {
+                (vec![name], 1)
+            }
+            Do::Rename(from, to) => (vec![from, to], 1),
+            Do::Leave(..) | Do::Chmod(_) | Do::Send | Do::Compact | Do::Restart => (vec![], 1),
+        };
+        let state = states.nth(steps - 1).unwrap();
+        let is_unsure = names.iter().any(|name| unsure.contains(*name));
+        let done = run.carry_out(this).await;
+        for name in names {
+            match (&done, this) {
+                // Whatever was there: it is this now.
+                (Ok(()), Do::Put(..) | Do::Unlink(_)) => drop(unsure.remove(name)),
+                (Ok(()), _) if !is_unsure => {}
+                _ => drop(unsure.insert(name.to_owned())),
+            }
+            certain.insert(name.to_owned(), state.get(name).cloned().flatten());
+        }
+    }
+    certain.retain(|name, _| !unsure.contains(name));
+    (has_failed.load(Ordering::SeqCst), run, certain)
+}
+
+async fn holds(what: &str, world: &World, certain: &BTreeMap<String, Option<Vec<u8>>>) {
+    for (name, expected) in certain {
+        let found = match world.get(name).await {
+            Err(FsError::NotFound) => None,
+            found => Some(found.unwrap_or_else(|error| panic!("{what}: {name}: {error:?}"))),
+        };
+        assert!(
+            found == *expected,
+            "{what}: {name}: {:?} bytes",
+            found.map(|bytes| bytes.len())
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_call_to_the_disk_that_fails_is_told_or_makes_no_difference() {
+    use Do::*;
+    let all = [
+        Put("a", bytes(1, 700)),
+        Put("b", bytes(2, 70_000)),
+        Append("a", bytes(3, 900)),
+        Rename("b", "c"),
+        Put("d", bytes(4, 70_000)),
+        Unlink("a"),
+        Put("a", bytes(5, 70_000)),
+        Sync("d", 1000, bytes(6, 5000)),
+        Put("e", bytes(7, 100)),
+    ];
+    let step = if is_long() { 1 } else { 7 };
+    for errno in [libc::EIO, libc::ENOSPC] {
+        for at in (0..).step_by(step) {
+            // The first steps are those of the start.
+            let what = format!("errno {errno} at step {at}");
+            let started = start_fails(at, errno).await;
+            if started {
+                continue;
+            }
+            let (has_failed, mut run, certain) = with_a_fault(&all, at, errno).await;
+            holds(&what, run.world(), &certain).await;
+            // What comes next works, unless nobody can know any more what of the log is on the
+            // device: then nothing is acknowledged until the next start.
+            let probe = run.world().put("probe", b"probe").await;
+            assert!(
+                matches!(probe, Ok(()) | Err(FsError::Disk(_))),
+                "{what}: {probe:?}"
+            );
+            run.restart(|_| None).await;
+            holds(&what, run.world(), &certain).await;
+            run.world().put("probe", b"probe").await.unwrap();
+            run.world().drain().await;
+            for (name, expected) in &certain {
+                let sent = run.twin.object(name).map(|(bytes, _)| bytes.to_vec());
+                assert!(sent == *expected, "{what}: {name} in the bucket");
+            }
+            stop(run.world.take().unwrap()).await;
+            if !has_failed {
+                break;
+            }
+        }
+    }
+}
+
+/// Whether the step is one of a start, which fails then; the next start is well.
+async fn start_fails(at: usize, errno: i32) -> bool {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |disk: Disk| {
+        let config = log::Config {
+            dir: dir.path().join("spool"),
+            binding: Binding {
+                endpoint: "twin".into(),
+                bucket: "b".into(),
+                prefix: String::new(),
+            },
+            spool_max: CAP,
+            disk_reserve: 0,
+        };
+        Tree::open_on(disk, &config, &dir.path().join("memory"), TTL)
+    };
+    drop(open(Disk::default()).unwrap());
+    let disk = Recorder::default().disk(dir.path(), move |step| (step == at).then_some(errno));
+    let fails = open(disk).is_err();
+    drop(open(Disk::default()).unwrap());
+    fails
+}
