@@ -1,7 +1,7 @@
 //! Directories: opendir and readdir.
 //!
-//! Invariant: one reading from the start shows the names as they were at its start, each at most
-//! once, without those removed since.
+//! Invariant: one reading from the start shows each name that was there at its start at most once,
+//! without those removed since. A directory that is not known is shown while it is listed.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use crate::types::{Kind, RelPath};
 use super::exact::ATTRS_AHEAD;
 use super::inode::ROOT;
 use super::learn::Learnt;
+use super::paging::{Reading, Step};
 use super::{DirEntry, Fh, Fs, FsError, Ino, Result, Stat};
 
 /// `.` and `..` come first.
@@ -52,13 +53,12 @@ impl Fs {
             .lock()
             .path(handle.ino)
             .ok_or(FsError::NotFound)?;
-        let names = match handle.names {
-            Some(names) if offset > 0 => names,
+        let reading = match handle.reading {
+            Some(reading) if offset > 0 => reading,
             _ => {
-                self.know_names(&path).await?;
-                let names = Arc::new(self.tree.view(|view| view.names(&path)));
-                self.handles.set_names(fh, Arc::clone(&names));
-                names
+                let reading = self.begin_reading(&path);
+                self.handles.set_reading(fh, Arc::clone(&reading));
+                reading
             }
         };
         for at in offset.max(0)..DOTS {
@@ -68,28 +68,45 @@ impl Fs {
             }
         }
         let first = usize::try_from(offset.max(DOTS) - DOTS).unwrap_or(usize::MAX);
-        for (index, name) in names.iter().enumerate().skip(first) {
+        let (mut index, mut emitted) = (first, 0);
+        loop {
+            let name = match self.step(&path, &reading, index) {
+                Step::Name(name) => name,
+                Step::End => return Ok(()),
+                // What there is is shown; the kernel comes again.
+                Step::Wait(_) if emitted > 0 => return Ok(()),
+                Step::Wait(pages) => {
+                    self.next_page(&path, &reading, pages).await?;
+                    continue;
+                }
+            };
             if self.config.attrs_exact && (index - first).is_multiple_of(ATTRS_AHEAD) {
-                let next = names.iter().skip(index).take(ATTRS_AHEAD);
-                self.know_all_attrs(next.map(|name| path.join(name))).await;
+                let next = (index..index + ATTRS_AHEAD).map_while(|at| {
+                    match self.step(&path, &reading, at) {
+                        Step::Name(name) => Some(path.join(&name)),
+                        Step::Wait(_) | Step::End => None,
+                    }
+                });
+                self.know_all_attrs(next.collect()).await;
             }
-            let child = path.join(name);
+            index += 1;
+            let child = path.join(&name);
             let Seen::Here(node, _) = self.tree.view(|view| view.lookup(&child)) else {
                 continue;
             };
-            let known = self.names.lock().peek(handle.ino, name);
+            let known = self.names.lock().peek(handle.ino, &name);
             let stat = match known {
                 Some(ino) => self.stat(ino, &child, &node),
                 None => self.stat(UNNUMBERED, &child, &node),
             };
-            let next = i64::try_from(index).unwrap_or(i64::MAX - DOTS - 1) + DOTS + 1;
+            let next = i64::try_from(index).unwrap_or(i64::MAX - DOTS) + DOTS;
             let mut entry = DirEntry {
                 name: name.as_str().into(),
                 stat,
                 next,
             };
             if plus {
-                entry.stat.ino = self.names.lock().intern(handle.ino, name, node.kind);
+                entry.stat.ino = self.names.lock().intern(handle.ino, &name, node.kind);
             }
             if !emit(&entry) {
                 if plus {
@@ -97,27 +114,50 @@ impl Fs {
                 }
                 return Ok(());
             }
+            emitted += 1;
         }
-        Ok(())
     }
 
-    async fn know_names(&self, path: &RelPath) -> Result<()> {
-        let listed = self.tree.view(|view| view.listed(path));
-        if listed == Some(Freshness::Fresh) {
-            return Ok(());
+    /// The names are those known, or those of a listing.
+    fn begin_reading(&self, path: &RelPath) -> Arc<Reading> {
+        if self.tree.view(|view| view.listed(path)) == Some(Freshness::Fresh) {
+            return Reading::known(self.tree.view(|view| view.names(path)));
         }
-        match self.learner.list(path, listed.is_some()).await {
+        Reading::paged(self.learner.listing(path, self.config.ttl))
+    }
+
+    fn step(&self, path: &RelPath, reading: &Reading, index: usize) -> Step {
+        reading.step(index, || self.tree.view(|view| view.names(path)))
+    }
+
+    /// Waits for `pages` pages of a listing.
+    async fn next_page(&self, path: &RelPath, reading: &Reading, pages: usize) -> Result<()> {
+        let Some(paging) = reading.paging() else {
+            return Ok(());
+        };
+        let was_listed = self.tree.view(|view| view.listed(path)).is_some();
+        let learnt = self.learner.pages(paging, pages, was_listed).await;
+        let is_begun = paging.pages() > 0 && !was_listed;
+        let names = self.tree.view(|view| view.names(path));
+        match learnt {
             Learnt::Yes => Ok(()),
-            Learnt::Silence if listed.is_some() => Ok(()),
-            Learnt::Silence if !self.tree.view(|view| view.is_empty(path)) => {
+            Learnt::Refused(error) => Err(error.into()),
+            Learnt::Silence if was_listed => {
+                reading.give_up(names);
+                Ok(())
+            }
+            Learnt::Silence if !is_begun && !names.is_empty() => {
                 tracing::warn!("the bucket is silent: a directory is shown as far as it is known");
+                reading.give_up(names);
                 Ok(())
             }
             Learnt::Silence => {
-                tracing::warn!("the bucket is silent, and nothing is known of a directory");
+                tracing::warn!(
+                    is_begun,
+                    "the bucket is silent, and a directory is not known"
+                );
                 Err(FsError::Unreachable)
             }
-            Learnt::Refused(error) => Err(error.into()),
         }
     }
 

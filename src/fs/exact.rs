@@ -30,9 +30,10 @@ impl Fs {
     }
 
     /// The same for several names at once.
-    pub(super) async fn know_all_attrs(&self, paths: impl Iterator<Item = RelPath> + Send) {
+    pub(super) async fn know_all_attrs(&self, paths: Vec<RelPath>) {
         let keys: Vec<RelKey> = paths
-            .filter_map(|path| self.tree.view(|view| view.without_attrs(&path)))
+            .iter()
+            .filter_map(|path| self.tree.view(|view| view.without_attrs(path)))
             .collect();
         let asked = stream::iter(keys)
             .map(|key| async move { self.learner.head(&key).await })

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::read::Window;
-use crate::types::Name;
 
 use super::file::OpenFile;
+use super::paging::Reading;
 use super::{Fh, FsError, Ino, Result};
 
 const MAX: usize = 65_536;
@@ -24,11 +24,11 @@ pub(super) struct FileHandle {
     pub(super) window: Arc<Window>,
 }
 
-/// A directory's handle: the names as they were when it was read from the start.
+/// A directory's handle, and its reading since it was read from the start.
 #[derive(Clone, Debug)]
 pub(super) struct DirHandle {
     pub(super) ino: Ino,
-    pub(super) names: Option<Arc<Vec<Name>>>,
+    pub(super) reading: Option<Arc<Reading>>,
 }
 
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Handles {
     }
 
     pub(super) fn add_dir(&self, ino: Ino) -> Result<Fh> {
-        self.add(Handle::Dir(DirHandle { ino, names: None }))
+        self.add(Handle::Dir(DirHandle { ino, reading: None }))
     }
 
     pub(super) fn file(&self, fh: Fh) -> Result<FileHandle> {
@@ -66,9 +66,9 @@ impl Handles {
         }
     }
 
-    pub(super) fn set_names(&self, fh: Fh, read: Arc<Vec<Name>>) {
+    pub(super) fn set_reading(&self, fh: Fh, reading: Arc<Reading>) {
         if let Some(Handle::Dir(handle)) = self.open.lock().1.get_mut(&fh) {
-            handle.names = Some(read);
+            handle.reading = Some(reading);
         }
     }
 

@@ -11,8 +11,8 @@
 //! - a question whose askers went away is answered all the same.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
@@ -24,6 +24,7 @@ use crate::tree::{Content, Seen, Tree};
 use crate::types::{Kind, ObjectKey, RelKey, RelPath};
 
 use super::Progress;
+use super::paging::Paging;
 
 /// After a silence nobody waits again for this long, then twice as long, at most `QUIET_MAX`.
 const QUIET: Duration = Duration::from_secs(5);
@@ -41,7 +42,6 @@ type Flight = Shared<BoxFuture<'static, Answer>>;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Question {
     Name(RelPath),
-    List(RelPath),
     Deep(RelPath, usize),
     Head(RelKey),
     Empty(RelPath),
@@ -78,6 +78,7 @@ pub(super) struct Learner {
     read_timeout: Duration,
     progress: Progress,
     flights: Mutex<HashMap<Question, Flight>>,
+    listings: Mutex<HashMap<RelPath, Weak<Paging>>>,
     silence: Mutex<Option<Silent>>,
     stale: AtomicU64,
 }
@@ -103,6 +104,7 @@ impl Learner {
             read_timeout,
             progress,
             flights: Mutex::default(),
+            listings: Mutex::default(),
             silence: Mutex::default(),
             stale: AtomicU64::new(0),
         })
@@ -126,9 +128,31 @@ impl Learner {
         self.wait(question, matches!(seen, Seen::Unknown)).await
     }
 
-    /// All names of a directory.
-    pub(super) async fn list(self: &Arc<Self>, path: &RelPath, is_known: bool) -> Learnt {
-        self.wait(Question::List(path.clone()), !is_known).await
+    /// The listing of a directory that is under way, or a new one. One that began longer ago than
+    /// `max_age` is not joined.
+    pub(super) fn listing(&self, path: &RelPath, max_age: Duration) -> Arc<Paging> {
+        let mut listings = self.listings.lock();
+        listings.retain(|_, listing| listing.strong_count() > 0);
+        let known = listings.get(path).and_then(Weak::upgrade);
+        let is_young = |paging: &Arc<Paging>| {
+            let started = paging.started();
+            started.is_some_and(|started| now().saturating_duration_since(started) < max_age)
+        };
+        known.filter(is_young).unwrap_or_else(|| {
+            let paging = Paging::start(&self.tree, &self.store, path);
+            listings.insert(path.clone(), Arc::downgrade(&paging));
+            paging
+        })
+    }
+
+    /// So many pages of a listing, or all. `is_known`: names were known before.
+    pub(super) async fn pages(&self, paging: &Arc<Paging>, pages: usize, is_known: bool) -> Learnt {
+        let flight = || Arc::clone(paging).until(pages).boxed().shared();
+        let learnt = self.wait_for(!is_known, false, flight).await;
+        if learnt == Learnt::Yes {
+            *self.silence.lock() = None;
+        }
+        learnt
     }
 
     /// All keys below a directory, if they are not more than `limit`.
@@ -153,6 +177,17 @@ impl Learner {
     }
 
     async fn wait(self: &Arc<Self>, question: Question, is_needed: bool) -> Learnt {
+        let may_be_new = matches!(question, Question::Name(_));
+        self.wait_for(is_needed, may_be_new, || self.flight(question))
+            .await
+    }
+
+    async fn wait_for(
+        &self,
+        is_needed: bool,
+        may_be_new: bool,
+        flight: impl FnOnce() -> Flight,
+    ) -> Learnt {
         let silence = *self.silence.lock();
         if silence.is_some_and(|silence| now() < silence.until) {
             self.stale.fetch_add(1, Ordering::Relaxed);
@@ -162,11 +197,7 @@ impl Learner {
             (true, None) => self.read_timeout,
             (true, Some(_)) | (false, _) => self.stale_after,
         };
-        let may_be_new = matches!(question, Question::Name(_));
-        match self
-            .patiently(patience, may_be_new, self.flight(question))
-            .await
-        {
+        match self.patiently(patience, may_be_new, flight()).await {
             Ok(Ok(())) => Learnt::Yes,
             Ok(Err(error)) if !error.is_silence() => {
                 tracing::warn!(%error, "the bucket does not answer a question about a name");
@@ -245,7 +276,6 @@ impl Learner {
     async fn ask(&self, question: &Question) -> Answer {
         match question {
             Question::Name(path) => self.ask_name(path).await,
-            Question::List(path) => self.ask_list(path).await,
             Question::Deep(path, limit) => self.ask_deep(path, *limit).await,
             Question::Head(key) => self.ask_head(key).await,
             Question::Empty(path) => self.ask_empty(path).await,
@@ -266,29 +296,6 @@ impl Learner {
             let page = self.store.list(&below(path, 1)).await?;
             asked.dir_probed(path, !page.objects.is_empty() || !page.prefixes.is_empty());
         }
-        Ok(())
-    }
-
-    async fn ask_list(&self, path: &RelPath) -> Answer {
-        let asked = self.tree.ask();
-        let mut request = ListRequest {
-            delimited: true,
-            ..below(path, PAGE_KEYS)
-        };
-        let mut is_there = path.is_root();
-        loop {
-            let page = self.store.list(&request).await?;
-            is_there |= !page.objects.is_empty() || !page.prefixes.is_empty();
-            asked.page(path, &page);
-            match page.next {
-                Some(next) => request.continuation = Some(next),
-                None => break,
-            }
-        }
-        if !is_there {
-            asked.dir_probed(path, false);
-        }
-        asked.listed(path);
         Ok(())
     }
 
@@ -347,7 +354,7 @@ impl Learner {
     }
 }
 
-fn below(path: &RelPath, max_keys: u16) -> ListRequest {
+pub(super) fn below(path: &RelPath, max_keys: u16) -> ListRequest {
     ListRequest {
         prefix: path.dir_prefix(),
         max_keys,
@@ -355,6 +362,6 @@ fn below(path: &RelPath, max_keys: u16) -> ListRequest {
     }
 }
 
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

@@ -20,6 +20,7 @@ mod learn;
 mod mime;
 mod names;
 mod open;
+mod paging;
 mod read;
 mod rename;
 mod seal;

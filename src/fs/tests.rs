@@ -4,6 +4,7 @@ mod crash;
 mod exact;
 mod full;
 mod model;
+mod paging;
 mod sent;
 mod shared;
 
@@ -156,9 +157,13 @@ impl World {
 
     /// One whose store fails on command.
     pub(super) fn faulty() -> (Self, Arc<Fault>) {
+        Self::faulty_with(TTL)
+    }
+
+    fn faulty_with(ttl: Duration) -> (Self, Arc<Fault>) {
         let (twin, dir) = (Arc::new(Twin::new()), tempfile::tempdir().unwrap());
         let (store, fault) = Fault::over(Arc::clone(&twin) as _);
-        let (fs, drain) = start_over(store, dir.path(), TTL);
+        let (fs, drain) = start_over(store, dir.path(), ttl);
         let world = Self {
             fs,
             twin,
@@ -266,15 +271,28 @@ impl World {
 
     async fn names(&self, path: &str) -> Result<Vec<String>> {
         let fh = self.fs.opendir(self.at(path).await?.ino).await?;
-        let mut names = Vec::new();
-        self.fs
-            .readdir(fh, 0, false, &mut |entry| {
-                names.push(String::from_utf8_lossy(&entry.name).into_owned());
-                true
-            })
-            .await?;
+        let names = self.read_names(fh).await;
         self.fs.releasedir(fh);
-        Ok(names.split_off(2))
+        let mut names = names?;
+        names.sort();
+        Ok(names)
+    }
+
+    /// All but the dots, from the start, by as many calls as it takes.
+    async fn read_names(&self, fh: Fh) -> Result<Vec<String>> {
+        let (mut names, mut offset) = (Vec::new(), 0);
+        loop {
+            let before = offset;
+            let mut emit = |entry: &DirEntry| {
+                names.push(String::from_utf8_lossy(&entry.name).into_owned());
+                offset = entry.next;
+                true
+            };
+            self.fs.readdir(fh, before, false, &mut emit).await?;
+            if offset == before {
+                return Ok(names.split_off(2));
+            }
+        }
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<()> {

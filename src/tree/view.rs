@@ -280,6 +280,21 @@ impl<'a> View<'a> {
         (is_unknown && self.state.pending.get(&key).is_none()).then_some(key)
     }
 
+    /// The name at `path`, if something is known there, as it is kept.
+    #[must_use]
+    pub fn kept_name(&self, path: &RelPath) -> Option<Name> {
+        let dir = self.state.remote.dir(&path.parent()?)?;
+        let (name, _) = dir.names.get_key_value(&path.name()?)?;
+        Some(name.clone())
+    }
+
+    /// Whether an answer since then showed an object, not a directory, at `path`.
+    #[must_use]
+    pub fn has_file_since(&self, path: &RelPath, then: Instant) -> bool {
+        let slot = self.state.remote.slot(path);
+        slot.is_some_and(|slot| slot.checked >= then && slot.file.present().is_some())
+    }
+
     /// Attributes remembered of a version.
     #[must_use]
     pub fn remembered(&self, object: &ObjectId) -> Option<Attrs> {
