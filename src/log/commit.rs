@@ -43,6 +43,9 @@ struct Writer {
     shared: Arc<Shared>,
     mount: MountId,
     salt: Salt,
+    /// Held while a segment is made and offered, taken before `tail`: two at once would take the
+    /// last of the room from each other, and one of them would find none.
+    making: Mutex<()>,
     tail: Mutex<Tail>,
     mark: watch::Sender<Mark>,
 }
@@ -128,6 +131,7 @@ impl Commit {
             shared: Arc::clone(shared),
             mount: start.mount,
             salt: start.salt,
+            making: Mutex::default(),
             tail: Mutex::new(Tail {
                 current: Arc::new(current),
                 at: HEADER as u64,
@@ -218,6 +222,12 @@ impl Commit {
         if let Some(spare) = tail.spare.take_if(|spare| is_enough(spare)) {
             writer.begin(&mut tail, spare)?;
             self.nudge();
+            return Ok(tail);
+        }
+        drop(tail);
+        let _one = writer.making.lock();
+        let tail = writer.lock()?;
+        if tail.spare.as_ref().is_some_and(is_enough) {
             return Ok(tail);
         }
         drop(tail);
@@ -410,6 +420,7 @@ impl Writer {
     /// Makes the next segment in advance. Where that fails, the append that needs it tries again
     /// and answers why.
     fn make_spare(&self) {
+        let _one = self.making.lock();
         {
             let tail = self.tail.lock();
             if tail.spare.is_some() || tail.failed.is_some() {
