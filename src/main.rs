@@ -15,6 +15,7 @@ fn main() -> ExitCode {
             life,
         }) => cli::mount(&source, &dir, &given, life),
         Ok(Command::Status { dir, json }) => cli::status(&dir, json),
+        Ok(Command::Cancel { dir }) => cli::cancel(&dir),
         Ok(Command::Drain { dir, timeout }) => cli::drain(&dir, timeout),
         #[cfg(feature = "sim")]
         Ok(Command::Demo { dir, tour_only }) => kryptonfs::sim::demo::run(Some(dir), tour_only),

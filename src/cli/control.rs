@@ -26,6 +26,14 @@ pub(super) fn drain(dir: &Path, timeout: Duration) -> Result<(), String> {
     }
 }
 
+/// How many waits were ended.
+pub(super) fn cancel(dir: &Path) -> Result<usize, String> {
+    match ask(dir, &Ask::Cancel, PATIENCE)? {
+        Say::Cancelled(waits) => Ok(waits),
+        other => Err(unexpected(other)),
+    }
+}
+
 fn ask(dir: &Path, question: &Ask, patience: Duration) -> Result<Say, String> {
     let socket = daemon::find(dir)?;
     daemon::ask(&socket, question, patience).map_err(|error| {
@@ -40,7 +48,7 @@ fn ask(dir: &Path, question: &Ask, patience: Duration) -> Result<Say, String> {
 fn unexpected(said: Say) -> String {
     match said {
         Say::Error(text) => format!("the daemon says: {text}"),
-        Say::Status(_) | Say::Drained(_) | Say::Left(_) => {
+        Say::Status(_) | Say::Drained(_) | Say::Left(_) | Say::Cancelled(_) => {
             "the daemon answers another question: it is of another version".into()
         }
     }

@@ -3,6 +3,7 @@
 //! Invariants: an error is one line on stderr that names cause and cure; exit 0: done, 1: wrong
 //! usage or not done, 32: not mounted.
 
+mod cancel;
 mod control;
 mod helper;
 mod parse;
@@ -18,6 +19,7 @@ use tracing::level_filters::LevelFilter;
 use crate::config::{Config, Given};
 use crate::daemon::{self, Failure, Life, Sink};
 
+pub use cancel::cancel;
 pub use helper::Helper;
 pub use parse::{Wrong, parse};
 
@@ -52,6 +54,11 @@ pub enum Command {
         dir: PathBuf,
         /// As JSON.
         json: bool,
+    },
+    /// End all waits for the bucket.
+    Cancel {
+        /// The mountpoint.
+        dir: PathBuf,
     },
     /// Send all that is pending.
     Drain {

@@ -53,6 +53,7 @@ fn command(name: &str, matches: &ArgMatches) -> Result<Command, String> {
             dir: dir(),
             json: matches.get_flag("json"),
         },
+        "cancel" => Command::Cancel { dir: dir() },
         "drain" => Command::Drain {
             dir: dir(),
             timeout: time(matches, "timeout")?.unwrap_or_default(),
@@ -147,6 +148,11 @@ fn root() -> Clap {
                 .about("Tells how a mount is doing")
                 .arg(dir("The mountpoint"))
                 .arg(switch("json", "As one line of JSON")),
+        )
+        .subcommand(
+            Clap::new("cancel")
+                .about("Ends all waits for the bucket: reads fail, names show what is known")
+                .arg(dir("The mountpoint")),
         )
         .subcommand(
             Clap::new("drain")

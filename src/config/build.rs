@@ -199,7 +199,10 @@ fn read_config(name: &str, reserve: u64, s: &Settings) -> Result<read::Config, C
     }
     Ok(read::Config {
         read_timeout: at_least_a_second(s, "read_timeout")?,
-        readahead_max,
+        readahead_max: match s.one("prefetch")? {
+            Some("off") => 0,
+            _ => readahead_max,
+        },
         cache_dir,
         cache_max,
         disk_reserve: reserve,

@@ -196,6 +196,7 @@ pub static TABLE: &[Opt] = &[
     opt("stale_after", Time, "2s", "names and attributes wait so long for the network, then show what is known"),
     opt("attrs", Word(&["lazy", "exact"]), "lazy", "modes, owners and times of objects written elsewhere: learnt when opened, or asked for (2.4 KB each)"),
     opt("read_timeout", Time, "30s", "a read, or a listing of an unknown directory, fails after so long without a byte"),
+    opt("prefetch", Word(&["on", "off"]), "on", "on: fetch ahead of a sequential reader; off: only what is asked for"),
     opt("readahead_max", Size, "4MiB", "fetch at most so much ahead of a sequential reader"),
 
     opt("part_size", SizeOrAuto, "auto", "size of the parts of multipart uploads"),

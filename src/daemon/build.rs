@@ -105,6 +105,8 @@ pub(super) fn core(config: &Config, world: &World) -> Result<Core, Failure> {
             progress,
         },
     );
+    let link = Arc::clone(world.net.link());
+    fs.ask_link(Arc::new(move || link.is_known_down()));
     Ok(Core {
         log,
         tree,

@@ -3,6 +3,7 @@
 //! ```text
 //! "status"                       -> {"status":{...}}
 //! {"drain":{"timeout_ms":1000}}  -> {"drained":{...}} | {"left":{...}}
+//! "cancel"                       -> {"cancelled":3}
 //! anything else                  -> {"error":"..."}
 //! ```
 //!
@@ -44,6 +45,8 @@ pub enum Ask {
         /// How long to wait for that.
         timeout_ms: u64,
     },
+    /// End all waits for the bucket now.
+    Cancel,
 }
 
 /// An answer.
@@ -56,6 +59,8 @@ pub enum Say {
     Drained(Box<Status>),
     /// This is left.
     Left(Box<Status>),
+    /// So many waits were ended.
+    Cancelled(usize),
     /// That was no question.
     Error(String),
 }
@@ -67,6 +72,8 @@ pub(super) trait Knows: Send + Sync + 'static {
     fn status(&self) -> Status;
     /// Hurries, and waits until nothing is pending; false: not within `timeout`.
     async fn drained(&self, timeout: Duration) -> bool;
+    /// Ends all waits for the bucket; how many there were.
+    fn cancel(&self) -> usize;
 }
 
 /// Listens as long as it lives.
@@ -146,6 +153,7 @@ async fn say(line: &str, who: &dyn Knows) -> Say {
                 Say::Left(status)
             }
         }
+        Ok(Ask::Cancel) => Say::Cancelled(who.cancel()),
         Err(error) => Say::Error(format!("not understood: {error}")),
     }
 }
@@ -191,6 +199,9 @@ mod tests {
             assert_eq!(timeout, Duration::from_millis(1500));
             self.empty
         }
+        fn cancel(&self) -> usize {
+            3
+        }
     }
 
     async fn asked(who: Fake, question: Ask) -> Say {
@@ -221,6 +232,12 @@ mod tests {
         assert!(matches!(done, Say::Drained(_)));
         let left = asked(Fake { empty: false }, drain).await;
         assert!(matches!(left, Say::Left(status) if status.pending == 1));
+    }
+
+    #[tokio::test]
+    async fn a_cancel_tells_how_many_waits_it_ended() {
+        let said = asked(Fake { empty: true }, Ask::Cancel).await;
+        assert_eq!(said, Say::Cancelled(3));
     }
 
     #[tokio::test]

@@ -362,7 +362,12 @@ impl Knows for Inner {
             sent_bytes: wire.up,
             received_bytes: wire.down,
             requests: self.world.counters.counts().total(),
+            stale_answers: self.core.fs.stale_answers(),
         }
+    }
+
+    fn cancel(&self) -> usize {
+        self.core.fs.end_waits()
     }
 
     async fn drained(&self, timeout: Duration) -> bool {

@@ -50,6 +50,9 @@ pub struct Status {
     pub received_bytes: u64,
     /// Requests to S3 since the mount.
     pub requests: u64,
+    /// Answers given with what was known before, since the bucket was silent.
+    #[serde(default)]
+    pub stale_answers: u64,
 }
 
 /// A change S3 refuses for good.

@@ -12,19 +12,21 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 
+use crate::read::IsDown;
 use crate::store::{ListRequest, ObjectStore, StoreError};
 use crate::tree::{Content, Seen, Tree};
 use crate::types::{Kind, ObjectKey, RelKey, RelPath};
 
 use super::Progress;
 use super::paging::Paging;
+use super::waits::Waits;
 
 /// After a silence nobody waits again for this long, then twice as long, at most `QUIET_MAX`.
 const QUIET: Duration = Duration::from_secs(5);
@@ -81,6 +83,8 @@ pub(super) struct Learner {
     listings: Mutex<HashMap<RelPath, Weak<Paging>>>,
     silence: Mutex<Option<Silent>>,
     stale: AtomicU64,
+    waits: Arc<Waits>,
+    is_down: OnceLock<Arc<IsDown>>,
 }
 
 impl std::fmt::Debug for Learner {
@@ -93,6 +97,7 @@ impl Learner {
     pub(super) fn new(
         tree: Arc<Tree>,
         store: Arc<dyn ObjectStore>,
+        waits: Arc<Waits>,
         stale_after: Duration,
         read_timeout: Duration,
         progress: Progress,
@@ -107,7 +112,16 @@ impl Learner {
             listings: Mutex::default(),
             silence: Mutex::default(),
             stale: AtomicU64::new(0),
+            waits,
+            is_down: OnceLock::new(),
         })
+    }
+
+    /// Has `is_down` asked before a question. The first caller stays.
+    pub(super) fn ask_link(&self, is_down: Arc<IsDown>) {
+        if self.is_down.set(is_down).is_err() {
+            tracing::debug!("the link is asked for by somebody else already");
+        }
     }
 
     /// Answers given with what was known before, since the bucket was silent.
@@ -189,7 +203,8 @@ impl Learner {
         flight: impl FnOnce() -> Flight,
     ) -> Learnt {
         let silence = *self.silence.lock();
-        if silence.is_some_and(|silence| now() < silence.until) {
+        let is_down = self.is_down.get().is_some_and(|is_down| is_down());
+        if is_down || silence.is_some_and(|silence| now() < silence.until) {
             self.stale.fetch_add(1, Ordering::Relaxed);
             return Learnt::Silence;
         }
@@ -197,7 +212,12 @@ impl Learner {
             (true, None) => self.read_timeout,
             (true, Some(_)) | (false, _) => self.stale_after,
         };
-        match self.patiently(patience, may_be_new, flight()).await {
+        let asked = self.patiently(patience, may_be_new, flight());
+        let Some(answer) = self.waits.unless_ended(asked).await else {
+            self.stale.fetch_add(1, Ordering::Relaxed);
+            return Learnt::Silence;
+        };
+        match answer {
             Ok(Ok(())) => Learnt::Yes,
             Ok(Err(error)) if !error.is_silence() => {
                 tracing::warn!(%error, "the bucket does not answer a question about a name");

@@ -24,6 +24,7 @@ mod paging;
 mod read;
 mod rename;
 mod seal;
+mod waits;
 mod xattr;
 
 use std::sync::Arc;
@@ -33,7 +34,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::log::Log;
-use crate::read::Reader;
+use crate::read::{IsDown, Reader};
 use crate::store::ObjectStore;
 use crate::tree::Tree;
 use crate::types::{Attrs, Kind, Time};
@@ -41,6 +42,7 @@ use crate::types::{Attrs, Kind, Time};
 use handle::Handles;
 use inode::Table;
 use learn::Learner;
+use waits::Waits;
 
 pub use error::FsError;
 
@@ -256,6 +258,7 @@ pub struct Fs {
     /// Bytes in the buffers of drafts.
     buffered: AtomicUsize,
     progress: Progress,
+    waits: Arc<Waits>,
 }
 
 impl Fs {
@@ -269,9 +272,11 @@ impl Fs {
             log,
             progress,
         } = parts;
+        let waits = Arc::new(Waits::default());
         let learner = Learner::new(
             Arc::clone(&tree),
             store,
+            Arc::clone(&waits),
             config.stale_after,
             config.read_timeout,
             progress.clone(),
@@ -291,7 +296,20 @@ impl Fs {
             root: Mutex::new(root),
             buffered: AtomicUsize::new(0),
             progress,
+            waits,
         })
+    }
+
+    /// Ends all waits for the bucket: reads fail with `EIO`, names show what is known, a close
+    /// that waits answers `ETIMEDOUT`. Answers how many waited. What is being sent goes on.
+    pub fn end_waits(&self) -> usize {
+        self.waits.end_all()
+    }
+
+    /// Has `is_down` asked before a question: where it says so, nobody waits for the bucket.
+    pub fn ask_link(&self, is_down: Arc<IsDown>) {
+        self.learner.ask_link(Arc::clone(&is_down));
+        self.reader.ask_link(is_down);
     }
 
     /// How long the kernel may trust what it was told of a name or of attributes.

@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use crate::read::{ReadError, Window};
+use crate::store::StoreError;
 use crate::types::{Base, Extents, FileNo, RelKey, Source};
 
 use super::file::{Inner, OpenFile};
@@ -36,6 +37,16 @@ impl Fs {
     /// # Errors
     /// `Stale`, `Unreachable`, of the disk.
     pub async fn read(&self, _ino: Ino, fh: Fh, offset: u64, size: usize) -> Result<Bytes> {
+        let read = self.read_now(fh, offset, size);
+        let read = self.waits.unless_ended(read).await;
+        let read = read.unwrap_or(Err(FsError::Unreachable));
+        if let Err(FsError::Store(error @ StoreError::Archived)) = &read {
+            tracing::warn!(%error, "an object cannot be read");
+        }
+        read
+    }
+
+    async fn read_now(&self, fh: Fh, offset: u64, size: usize) -> Result<Bytes> {
         let handle = self.handles.file(fh)?;
         let patience = Instant::now() + self.config.read_timeout;
         let mut content = self.content(&handle.file, offset, size)?;

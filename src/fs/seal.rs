@@ -205,7 +205,10 @@ impl Fs {
                     crate::log::Refusal::Invalid(_) => FsError::Disk(libc::EIO),
                 });
             }
-            let _ = tokio::time::timeout_at(patience.min(end), changed.changed()).await;
+            let wait = tokio::time::timeout_at(patience.min(end), changed.changed());
+            if self.waits.unless_ended(wait).await.is_none() {
+                return Err(FsError::NotYet);
+            }
             let now = tokio::time::Instant::now();
             let sent_now = self.progress.sent();
             if sent_now != sent {

@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::kept::Kept;
+use super::pace::Pace;
 use super::{ReadError, blocking};
 use crate::cache::BLOCK;
 use crate::store::{Download, ObjectStore, StoreError};
@@ -55,6 +56,8 @@ pub(super) struct Flights {
     ahead: Arc<Semaphore>,
     runs: Mutex<Runs>,
     pub(super) heard: Heard,
+    pub(super) link: LinkDown,
+    pub(super) pace: Pace,
 }
 
 /// Is told of an object's metadata.
@@ -67,6 +70,25 @@ pub(super) struct Heard(pub(super) OnceLock<Arc<Tell>>);
 impl fmt::Debug for Heard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Heard({})", self.0.get().is_some())
+    }
+}
+
+/// Whether the link is known to be down.
+pub type IsDown = dyn Fn() -> bool + Send + Sync;
+
+/// Who knows that the link is down.
+#[derive(Default)]
+pub(super) struct LinkDown(pub(super) OnceLock<Arc<IsDown>>);
+
+impl LinkDown {
+    fn is_known(&self) -> bool {
+        self.0.get().is_some_and(|is_down| is_down())
+    }
+}
+
+impl fmt::Debug for LinkDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LinkDown({})", self.is_known())
     }
 }
 
@@ -117,6 +139,8 @@ impl Flights {
             ahead: Arc::new(Semaphore::new(AHEAD_MAX)),
             runs: Mutex::default(),
             heard: Heard::default(),
+            link: LinkDown::default(),
+            pace: Pace::default(),
         }
     }
 
@@ -330,6 +354,11 @@ impl Flight {
 
     /// One GET. Moves `at` on with each block that arrived.
     async fn stream(&self, at: &mut u64, end: u64) -> Result<(), Broken> {
+        if self.flights.link.is_known() {
+            let text = "the link is down".into();
+            return Err(Broken::Refused(StoreError::Link(text)));
+        }
+        let _busy = self.flights.pace.busy();
         let asked = *at * BLOCK..end * BLOCK;
         let store = &self.flights.store;
         let (key, etag) = (&self.object.key, &self.object.etag);
@@ -377,7 +406,11 @@ impl Flight {
 
     async fn next(&self, download: &mut Download) -> Result<Option<Bytes>, StoreError> {
         let next = tokio::time::timeout(self.flights.timeout, download.body.next()).await;
-        next.map_err(|_| StoreError::Deadline)?.transpose()
+        let next = next.map_err(|_| StoreError::Deadline)?.transpose()?;
+        if let Some(bytes) = &next {
+            self.flights.pace.brought(bytes.len());
+        }
+        Ok(next)
     }
 
     async fn arrived(&self, block: u64, size: u64, bytes: Bytes) -> Result<(), StoreError> {

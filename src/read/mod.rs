@@ -17,6 +17,7 @@
 mod adopt;
 mod flight;
 mod kept;
+mod pace;
 mod window;
 
 use std::collections::VecDeque;
@@ -35,10 +36,10 @@ use crate::cache::{self, BLOCK, Cache, Pin};
 use crate::log::Spool;
 use crate::store::{ObjectStore, StoreError};
 use crate::types::{Extent, Extents, FileNo, ObjectId, Source};
-pub use flight::Tell;
 use flight::{Arrival, Flights, Span};
+pub use flight::{IsDown, Tell};
 use kept::Kept;
-use window::History;
+use window::{History, earned};
 
 /// Runs ahead of one handle.
 const RUNS_AHEAD: usize = 2;
@@ -55,7 +56,7 @@ const LOOKS_MAX: usize = 3;
 pub struct Config {
     /// A read that needs the network fails after this long without a byte.
     pub read_timeout: Duration,
-    /// At most so many bytes ahead of a sequential reader.
+    /// At most so many bytes ahead of a sequential reader; 0: what is asked for, and no more.
     pub readahead_max: u64,
     /// The cache's folder and cap.
     pub cache_dir: PathBuf,
@@ -299,6 +300,14 @@ impl Reader {
         }
     }
 
+    /// Has `is_down` asked before each request: where it says so, a cold read fails at once. The
+    /// first caller stays.
+    pub fn ask_link(&self, is_down: Arc<IsDown>) {
+        if self.flights.link.0.set(is_down).is_err() {
+            tracing::debug!("the link is asked for by somebody else already");
+        }
+    }
+
     /// Bytes in the cache, and its cap.
     #[must_use]
     pub fn cache_usage(&self) -> (u64, u64) {
@@ -316,10 +325,11 @@ impl Reader {
     }
 
     fn ahead(&self, extents: &Extents, len: u64, read: &Range<u64>, window: &Window) -> Ahead {
+        let max = earned(self.readahead_max, self.flights.pace.rate());
         let max = if self.kept.stores() {
-            self.readahead_max
+            max
         } else {
-            self.readahead_max.min(AHEAD_IN_MEMORY)
+            max.min(AHEAD_IN_MEMORY)
         };
         let Some((range, permit)) = window.on_read(read, len, max) else {
             return Ahead::default();

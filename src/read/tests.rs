@@ -417,6 +417,26 @@ async fn a_read_fails_when_no_byte_comes_in_time() {
 }
 
 #[tokio::test]
+async fn a_cold_read_fails_at_once_where_the_link_is_known_to_be_down_and_a_cached_one_does_not() {
+    let world = World::with(OPEN_GATE, |config| {
+        config.read_timeout = Duration::from_secs(3600);
+    });
+    let all = bytes(1, 3 * BLOCK);
+    let (_, whole) = world.object("a", &all);
+    world.read(&whole, 3 * BLOCK, 0, 10).await;
+    world.quiet().await;
+    world.reader.ask_link(Arc::new(|| true));
+    assert!(world.read(&whole, 3 * BLOCK, 0, 100).await == all[..100]);
+    let before = world.store.count();
+    let error = world.fails(&whole, 3 * BLOCK).await;
+    assert!(
+        matches!(error, ReadError::Store(StoreError::Link(_))),
+        "{error}"
+    );
+    assert_eq!(world.store.count(), before, "nothing was asked");
+}
+
+#[tokio::test]
 async fn an_object_shorter_than_was_known_is_an_error() {
     let world = World::new();
     let (object, _) = world.object("a", &bytes(1, BLOCK + 10));

@@ -1,4 +1,5 @@
-//! What to fetch ahead of a reader: a pure function of how its handle has read so far.
+//! What to fetch ahead of a reader: a pure function of how its handle has read so far, and of what
+//! the link was measured to bring.
 //!
 //! What is fetched ahead is earned: never more than was read in sequence before, never more than
 //! the maximum, never behind the end. So a first read fetches what it asked for, the window
@@ -7,6 +8,17 @@
 //! Half of what is earned travels while the other half is read: runs of `earned / 2` bytes.
 
 use std::ops::Range;
+
+/// What is fetched ahead is what the link brings in so many seconds: more would keep others waiting,
+/// and be lost if the reader goes elsewhere.
+const SECONDS: u64 = 4;
+
+/// At most so many bytes ahead, on a link that brings `rate` bytes a second (`None`: not measured
+/// yet). Two blocks always: one is on its way while the other is read.
+pub(super) fn earned(max: u64, rate: Option<u64>) -> u64 {
+    let floor = 2 * crate::cache::BLOCK;
+    max.min(rate.map_or(max, |rate| rate.saturating_mul(SECONDS).max(floor)))
+}
 
 /// A proven sequential reader may skip or come back by so much, and by no more than it has proven
 /// (the kernel reads ahead by several threads, so its reads come a little out of order).
@@ -85,6 +97,23 @@ mod tests {
 
     fn sequential(size: u64, step: u64) -> Vec<(u64, u64)> {
         (0..size / step).map(|i| (i * step, step)).collect()
+    }
+
+    #[test]
+    fn a_narrow_link_brings_little_ahead_and_an_unmeasured_or_wide_one_the_maximum() {
+        assert_eq!(earned(MAX, None), MAX);
+        assert_eq!(earned(MAX, Some(2_000_000)), MAX);
+        assert_eq!(earned(MAX, Some(125_000)), 500_000);
+        assert_eq!(earned(MAX, Some(4_000)), 64 * KIB);
+        assert_eq!(earned(0, Some(125_000)), 0, "prefetch=off");
+    }
+
+    #[test]
+    fn without_a_maximum_nothing_is_fetched_ahead() {
+        let mut history = History::default();
+        for (offset, len) in sequential(8 << 20, 128 * KIB) {
+            assert!(history.on_read(offset, len, 1 << 30, 0).is_empty());
+        }
     }
 
     #[test]

@@ -1,3 +1,5 @@
 //! Reading through real mounts: what it costs, what it survives, what it never shows.
 
 mod bad_cache;
+mod bars;
+mod offline;

@@ -226,6 +226,16 @@ impl Mount {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// What `kryptonfs status --json` prints.
+    pub(crate) fn status_json(&self) -> serde_json::Value {
+        let output = Command::new("timeout")
+            .args(["-k", "1", "20", BINARY, "status", "--json"])
+            .arg(&self.spec.dir)
+            .output()
+            .expect("timeout is there");
+        serde_json::from_slice(&output.stdout).expect("one line of JSON")
+    }
+
     fn control(&self, verb: &str, limit: Duration) -> Output {
         Command::new("timeout")
             .args(["-k", "1", &limit.as_secs().to_string(), BINARY, verb])
