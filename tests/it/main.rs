@@ -7,6 +7,7 @@ mod bars;
 mod contract;
 mod corpus;
 mod demo;
+mod figures;
 mod fstab;
 mod full;
 mod harness;

@@ -134,6 +134,35 @@ fn an_object_appears_whole_or_not_at_all() {
     assert_eq!(fs::read(mount.path("large")).unwrap(), large);
 }
 
+/// What had arrived is not sent again: at most what was on its way at the kill, two parts at a time.
+#[test]
+fn a_kill_in_mid_upload_sends_no_part_again_that_arrived() {
+    const SIZE: usize = 44 * MIB;
+    const PART: usize = 8 * MIB;
+    let world = World::new(Server::Sim, "resume");
+    let spec = world.spec().with("part_size", "8MiB");
+    let mount = spec.mount();
+    let before = world.cloud.counts();
+    let large = noise(11, SIZE);
+    // However fast it is: it cannot end before the kill.
+    world
+        .cloud
+        .refuse("CompleteMultipartUpload", 503, "SlowDown", Refusal::Always);
+    fs::write(mount.path("large"), &large).unwrap();
+    eventually("two parts arrived", SOON, || {
+        (world.cloud.counts().since(&before).data_up as usize > 2 * PART).then_some(())
+    });
+    let spec = mount.kill();
+    world.cloud.clear_faults();
+    let mount = spec.mount();
+    mount.drain();
+    assert_eq!(world.client.get(&world.key("large")).sha256, sha256(&large));
+    let all = world.cloud.counts().since(&before);
+    assert_eq!(all.requests("CreateMultipartUpload"), 1);
+    assert!(all.data_up as usize <= SIZE + 2 * PART, "{}", all.data_up);
+    assert_eq!(world.client.uploads(), Vec::<String>::new());
+}
+
 #[test]
 fn what_was_never_closed_is_not_published_after_a_crash() {
     let world = World::new(Server::Sim, "torn");

@@ -4,6 +4,7 @@
 //! The oracle is a map of names to bytes, kept beside the run: after a cut it is what was
 //! acknowledged, or that with the operation that was under way, never anything else.
 
+mod cost;
 mod device;
 mod faults;
 mod scenarios;

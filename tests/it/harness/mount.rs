@@ -255,6 +255,17 @@ impl Mount {
             * 1024
     }
 
+    /// A line of the process's /proc/PID/io, in bytes.
+    pub(crate) fn io(&self, name: &str) -> u64 {
+        let path = format!("/proc/{}/io", self.child.id());
+        let text = fs::read_to_string(path).expect("the mount's process");
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.and_then(|line| line.strip_prefix(": "));
+        value
+            .and_then(|value| value.parse().ok())
+            .expect("a line of it")
+    }
+
     /// SIGKILL; the stale mountpoint stays, as after a crash.
     pub(crate) fn kill(mut self) -> Spec {
         self.child.kill().expect("the process is ours");
