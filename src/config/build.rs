@@ -70,6 +70,7 @@ fn net_config(s: &Settings) -> Result<net::Config, ConfigError> {
         dns: s.list("dns", values::server)?,
         resolve: s.list("resolve", values::host)?,
         allow: s.list("allow", values::block)?,
+        ntp: s.read("ntp", text)?.filter(|server| server != "none"),
         ca_file: s.read("ca_file", |path| Ok(PathBuf::from(path)))?,
         ..net::Config::default()
     };
@@ -300,6 +301,11 @@ fn drain_config(s: &Settings) -> Result<drain::Config, ConfigError> {
 }
 
 impl Config {
+    /// What the mounts of this device share: the folder that `spool_dir` names.
+    pub(crate) fn common_dir(&self) -> &Path {
+        self.log.dir.parent().unwrap_or(&self.log.dir)
+    }
+
     /// Whether a folder of ours lies in what will be hidden by the mount.
     pub(crate) fn folder_within(&self, dir: &Path) -> Option<&'static str> {
         if self.log.dir.starts_with(dir) {

@@ -176,6 +176,7 @@ pub static TABLE: &[Opt] = &[
     opt("dns", Addresses, "", "ask this name server instead of those learnt with the link"),
     opt("resolve", Hosts, "", "this name has this address: do not ask"),
     opt("allow", Blocks, "", "only addresses in these blocks are ever connected to"),
+    opt("ntp", Text, "ntp.soracom.io", "asked for the time, where the clock of the device cannot be right; none: nobody is asked"),
 
     opt("close", Word(&["spooled", "uploaded"]), "spooled", "close() returns once the file is safe on the device, or in S3"),
     opt("close_timeout", Time, "60s", "close=uploaded gives up after so long without progress"),

@@ -21,6 +21,7 @@ fn the_defaults_are_those_of_the_design() {
     let all = config("region=ap-northeast-1,interface=wwan0").unwrap();
     assert_eq!(all.net.network, Network::Closed);
     assert_eq!(all.net.interface.as_deref(), Some("wwan0"));
+    assert_eq!(all.net.ntp.as_deref(), Some("ntp.soracom.io"));
     assert_eq!(all.creds.mode, Mode::Auto);
     assert_eq!(all.creds.krypton_url, "https://krypton.soracom.io:8036");
     assert_eq!(all.s3.region, "ap-northeast-1");
@@ -45,7 +46,7 @@ fn options_reach_the_modules_they_are_for() {
          spool_max=1G,cache_max=2M,umask=027,dmask=007,close=uploaded,order=none,\
          conflict=keep-both,sse=aws:kms,sse_kms_key_id=k,storage_class=STANDARD_IA,\
          part_size=16MiB,krypton=tokens,dns=10.0.0.2,dns=10.0.0.3:5353,resolve=h=10.0.0.4,\
-         statfs=spool,ro,log=off,allow_other=false,content_type=none,uid=5,gid=6",
+         statfs=spool,ro,log=off,ntp=none,allow_other=false,content_type=none,uid=5,gid=6",
     )
     .unwrap();
     assert_eq!(all.s3.region, "us-east-1");
@@ -67,6 +68,7 @@ fn options_reach_the_modules_they_are_for() {
     assert_eq!(all.drain.part_size, 16 << 20);
     assert_eq!(all.creds.mode, Mode::Tokens);
     assert_eq!(all.net.dns.len(), 2);
+    assert_eq!(all.net.ntp, None);
     assert_eq!(all.net.resolve[0].0, "h");
     assert_eq!(all.log_level, LevelFilter::OFF);
 }

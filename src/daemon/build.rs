@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Failure;
-use crate::clock::SystemClock;
+use crate::clock::believed::Believed;
 use crate::config::Config;
 use crate::creds::{self, Leases};
 use crate::drain;
@@ -44,7 +44,7 @@ pub(super) struct Core {
 /// The network, credentials, the bucket. Nothing is sent.
 pub(super) fn world(config: &Config) -> Result<World, Failure> {
     let net = Net::new(&config.net).map_err(|error| Failure::Mount(error.to_string()))?;
-    let keeper = creds::keeper(&config.creds, &net, SystemClock::shared())
+    let keeper = creds::keeper(&config.creds, &net, Believed::of_process())
         .map_err(|error| Failure::Mount(error.to_string()))?;
     let leases: Arc<dyn Leases> = Arc::new(keeper);
     let counters = Arc::new(Counters::default());

@@ -14,6 +14,7 @@ mod process;
 mod registry;
 mod status;
 mod supervise;
+mod time;
 
 use std::fmt;
 use std::io::Write as _;
@@ -25,6 +26,7 @@ use async_trait::async_trait;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::clock::believed::Believed;
 use crate::config::Config;
 use crate::drain;
 use crate::fuse::{self, Deadlines, Left, MountError, Options, Session};
@@ -119,6 +121,8 @@ impl Daemon {
                 dir.display()
             )));
         }
+        let clock = Believed::of_process();
+        let time = time::Keeping::start(&config.common_dir().join("clock"), &clock);
         let world = build::world(&config)?;
         let (config, world, core) = apart(move || {
             let core = build::core(&config, &world)?;
@@ -166,6 +170,7 @@ impl Daemon {
             control,
             inner,
             _watcher: watcher,
+            time,
         })
     }
 }
@@ -223,6 +228,7 @@ pub struct Mounted {
     control: Option<Control>,
     inner: Arc<Inner>,
     _watcher: link::Watcher,
+    time: time::Keeping,
 }
 
 impl Mounted {
@@ -285,10 +291,12 @@ impl Mounted {
                 "sent after the next mount"
             );
         }
+        let time = self.time;
+        apart(move || time.end()).await?;
         unmounted.map_err(|error| {
             Failure::Mount(format!(
                 "{} cannot be unmounted: {error}",
-                self.dir().display()
+                self.session.dir().display()
             ))
         })?;
         match flushed {

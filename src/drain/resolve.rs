@@ -116,7 +116,8 @@ impl Hands {
     }
 
     async fn set_aside(&self, work: &Work, base: Base) -> Result<(), Fail> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        // S3 has just answered, so the time was learnt if the system's clock is not to be believed.
+        let now = crate::clock::wall().duration_since(SystemTime::UNIX_EPOCH);
         let secs = now.map_or(0, |since| since.as_secs());
         let mount = self.log.mount_id();
         let is_free = |key: &RelKey| self.tree.pending(|all| all.get(key).is_none());

@@ -381,7 +381,7 @@ const KERNEL_TTL: Duration = Duration::from_secs(1);
 const BLOCK: u64 = 4096;
 
 fn clock() -> Time {
-    let since = std::time::SystemTime::now()
+    let since = crate::clock::wall()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
     Time {

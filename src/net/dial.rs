@@ -28,6 +28,7 @@ use super::link::Link;
 use super::meter::{Meter, Metered};
 use super::resolve::{ResolveError, Resolver};
 use super::rules::Rules;
+use super::sntp::Sntp;
 use super::socket::Bound;
 
 /// Keepalive: first probe, seconds between probes, probes. The first comes later than the pool
@@ -71,6 +72,7 @@ pub(super) struct Way {
     pub(super) user_timeout: Duration,
     pub(super) rules: Arc<Rules>,
     pub(super) resolver: Resolver,
+    pub(super) sntp: Sntp,
     pub(super) meter: Arc<Meter>,
     pub(super) link: Arc<Link>,
 }
@@ -86,6 +88,16 @@ impl Dialer {
 
     pub(super) fn connect_timeout(&self) -> Duration {
         self.0.connect_timeout
+    }
+
+    /// Whether what is dated can be judged.
+    pub(super) fn knows_the_time(&self) -> bool {
+        self.0.sntp.clock.is_believable()
+    }
+
+    /// Asks what time it is; whether something was learnt.
+    pub(super) async fn learn_the_time(&self) -> bool {
+        self.0.sntp.teach(&self.0.resolver).await
     }
 
     /// A connection to where the URI points. The outcome is remembered in `Link`.
@@ -274,6 +286,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::clock::SystemClock;
+    use crate::clock::believed::Believed;
     use crate::net::Config;
 
     pub(in crate::net) fn way(interface: &str) -> Way {
@@ -287,11 +300,17 @@ pub(super) mod tests {
         });
         let (meter, clock) = (Arc::<Meter>::default(), SystemClock::shared());
         let link = Arc::new(Link::new(config.interface.clone(), Arc::clone(&clock)));
+        let sntp = Sntp::new(
+            None,
+            config.bound(),
+            Arc::clone(&rules),
+            Arc::clone(&meter),
+            Arc::clone(&link),
+            Believed::of_process(),
+        );
         Way {
-            bound: Bound {
-                interface: config.interface.clone(),
-                source: None,
-            },
+            sntp,
+            bound: config.bound(),
             connect_timeout: config.connect_timeout,
             user_timeout: config.user_timeout,
             resolver: Resolver::new(

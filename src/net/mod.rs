@@ -19,11 +19,13 @@ mod resolve;
 mod rules;
 mod sdk;
 mod servers;
+mod sntp;
 mod socket;
 #[cfg(test)]
 pub(crate) mod stub;
 #[cfg(test)]
 mod tests;
+mod time;
 mod tls;
 mod web;
 
@@ -37,11 +39,14 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
-use crate::clock::SystemClock;
+use crate::clock::SharedClock;
+use crate::clock::believed::Believed;
 use dial::{Dialer, Way};
 use resolve::Resolver;
 use rules::Rules;
+use sntp::Sntp;
 use socket::Bound;
+use time::Time;
 use tls::Connector;
 
 pub use ground::Ground;
@@ -87,6 +92,8 @@ pub struct Config {
     pub resolve: Vec<(String, IpAddr)>,
     /// `allow`: what may be dialled; empty: every address.
     pub allow: Vec<Cidr>,
+    /// `ntp`: asked for the time where the clock cannot be believed; `None`: nobody is.
+    pub ntp: Option<String>,
     /// `ca_file`: trust exactly these certificates (PEM) instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// How long resolving and connecting may take.
@@ -104,6 +111,7 @@ impl Default for Config {
             dns: Vec::new(),
             resolve: Vec::new(),
             allow: Vec::new(),
+            ntp: None,
             ca_file: None,
             connect_timeout: Duration::from_secs(10),
             user_timeout: Duration::from_secs(60),
@@ -161,23 +169,33 @@ impl std::error::Error for NetError {}
 pub struct Net {
     http: SharedHttpClient,
     web: Web,
+    time: Time,
     meter: Arc<Meter>,
     link: Arc<Link>,
 }
 
 impl Net {
-    /// Builds it; nothing is sent.
+    /// Builds it, with the clock of this process; nothing is sent.
     ///
     /// # Errors
     /// If the configuration cannot hold: see `NetError`.
     pub fn new(config: &Config) -> Result<Self, NetError> {
+        Self::with_clock(config, Believed::of_process())
+    }
+
+    /// The same with another clock, which learns from what is heard.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn with_clock(config: &Config, believed: Arc<Believed>) -> Result<Self, NetError> {
         if let Some(interface) = &config.interface {
             check_interface_name(interface)?;
         } else if config.network == Network::Closed {
             return Err(NetError::NoInterface);
         }
-        let tls = tls::client_config(config.ca_file.as_deref())?;
-        let clock = SystemClock::shared();
+        let time = Time(Arc::clone(&believed));
+        let tls = tls::client_config(config.ca_file.as_deref(), &time)?;
+        let clock: SharedClock = Arc::<Believed>::clone(&believed);
         let meter = Arc::new(Meter::default());
         let link = Arc::new(Link::new(config.interface.clone(), Arc::clone(&clock)));
         let rules = Arc::new(Rules {
@@ -191,19 +209,29 @@ impl Net {
             Arc::clone(&link),
             clock,
         );
+        let sntp = Sntp::new(
+            config.ntp.clone(),
+            config.bound(),
+            Arc::clone(&rules),
+            Arc::clone(&meter),
+            Arc::clone(&link),
+            believed,
+        );
         let dialer = Dialer::new(Way {
             bound: config.bound(),
             connect_timeout: config.connect_timeout,
             user_timeout: config.user_timeout,
             resolver,
+            sntp,
             rules,
             meter: Arc::clone(&meter),
             link: Arc::clone(&link),
         });
         let connector = Connector::new(dialer, tls);
         Ok(Self {
-            http: sdk::http_client(&connector),
-            web: Web::new(&connector),
+            http: sdk::http_client(&connector, time.clone()),
+            web: Web::new(&connector, time.clone()),
+            time,
             meter,
             link,
         })
@@ -218,7 +246,7 @@ impl Net {
     /// The base for an SDK client: our HTTP client, no credentials, no retries, no timeouts.
     #[must_use]
     pub fn sdk_config(&self, region: &str) -> SdkConfig {
-        sdk::config(region, self.http_client())
+        sdk::config(region, self.http_client(), self.time.clone())
     }
 
     /// For calls that are not AWS's.

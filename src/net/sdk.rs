@@ -24,15 +24,22 @@ use aws_smithy_types::body::SdkBody;
 use hyper_util::client::legacy::Client;
 
 use super::dial::{Trouble, trouble};
+use super::time::Time;
 use super::tls::Connector;
 
 /// Our client behind the SDK's traits.
 #[derive(Clone, Debug)]
-struct Http(Client<Connector, SdkBody>);
+struct Http {
+    client: Client<Connector, SdkBody>,
+    time: Time,
+}
 
 /// The client, with one pool for all who share it.
-pub(super) fn http_client(connector: &Connector) -> SharedHttpClient {
-    SharedHttpClient::new(Http(connector.client()))
+pub(super) fn http_client(connector: &Connector, time: Time) -> SharedHttpClient {
+    SharedHttpClient::new(Http {
+        client: connector.client(),
+        time,
+    })
 }
 
 impl HttpClient for Http {
@@ -49,13 +56,15 @@ impl HttpClient for Http {
 
 impl HttpConnector for Http {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let client = self.0.clone();
+        let Self { client, time } = self.clone();
         HttpConnectorFuture::new(async move {
             let request = request.try_into_http1x().map_err(user)?;
+            let uri = request.uri().clone();
             let response = client
                 .request(request)
                 .await
                 .map_err(|error| connector_error(&error))?;
+            time.hear(&uri, response.headers());
             HttpResponse::try_from(response.map(SdkBody::from_body_1_x)).map_err(other)
         })
     }
@@ -86,13 +95,14 @@ fn connector_error(error: &hyper_util::client::legacy::Error) -> ConnectorError 
 }
 
 /// The base of every SDK client of ours.
-pub(super) fn config(region: &str, http: SharedHttpClient) -> SdkConfig {
+pub(super) fn config(region: &str, http: SharedHttpClient, time: Time) -> SdkConfig {
     SdkConfig::builder()
         // Pinned: a newer behaviour comes with a release of ours, not with a `cargo update`.
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::new(region.to_owned()))
         .http_client(http)
         .sleep_impl(TokioSleep::new())
+        .time_source(time)
         // A cached identity outlives an `ExpiredToken` and cannot be invalidated; `creds` keeps its own.
         .identity_cache(IdentityCache::no_cache())
         .retry_config(RetryConfig::disabled())

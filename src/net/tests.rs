@@ -252,24 +252,40 @@ async fn a_silent_server_is_given_up() {
 mod over_tls {
     use std::io::{Read, Write};
     use std::path::Path;
+    use std::time::SystemTime;
 
     use parking_lot::Mutex;
     use rustls::{HandshakeKind, ServerConfig, ServerConnection, StreamOwned};
 
     use super::*;
+    use crate::clock::believed::Believed;
+    use crate::clock::{Clock as _, ManualClock, SharedClock};
 
     /// An https server named `s3.test`; writes its certificate into `dir/ca.pem` and remembers
     /// how hands were shaken.
     fn server(dir: &Path) -> (SocketAddr, Arc<Mutex<Vec<Option<HandshakeKind>>>>) {
-        let made = rcgen::generate_simple_self_signed(["s3.test".to_owned()]).unwrap();
-        std::fs::write(dir.join("ca.pem"), made.cert.pem()).unwrap();
-        let key = made.signing_key.serialize_der().try_into().unwrap();
+        server_of(dir, 1975..4000, "")
+    }
+
+    /// The same, with a certificate of these years, and more lines in the head of its answers.
+    fn server_of(
+        dir: &Path,
+        years: std::ops::Range<i32>,
+        head: &'static str,
+    ) -> (SocketAddr, Arc<Mutex<Vec<Option<HandshakeKind>>>>) {
+        let mut params = rcgen::CertificateParams::new(["s3.test".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(years.start, 1, 1);
+        params.not_after = rcgen::date_time_ymd(years.end, 1, 1);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let made = params.self_signed(&key).unwrap();
+        std::fs::write(dir.join("ca.pem"), made.pem()).unwrap();
+        let key = key.serialize_der().try_into().unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
+            .with_single_cert(vec![made.der().clone()], key)
             .unwrap();
         let config = Arc::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -280,10 +296,10 @@ mod over_tls {
             for tcp in listener.incoming() {
                 let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
                 let mut tls = StreamOwned::new(connection, tcp.unwrap());
-                let mut head = [0; 4096];
-                if tls.read(&mut head).is_ok() {
+                let mut asked = [0; 4096];
+                if tls.read(&mut asked).is_ok() {
                     seen.lock().push(tls.conn.handshake_kind());
-                    tls.write_all(reply("200 OK", "", "hello").as_bytes())
+                    tls.write_all(reply("200 OK", head, "hello").as_bytes())
                         .unwrap();
                     tls.conn.send_close_notify();
                     tls.flush().unwrap();
@@ -345,5 +361,101 @@ mod over_tls {
         let error = call(&Net::new(&config).unwrap(), &url).await.unwrap_err();
         assert!(matches!(error, WebError::Silent(_)), "{error:?}");
         assert!(kinds.lock().is_empty());
+    }
+
+    const YEAR: Duration = Duration::from_secs(31_556_952);
+
+    fn year(number: u32) -> SystemTime {
+        SystemTime::UNIX_EPOCH + YEAR * (number - 1970)
+    }
+
+    /// The clock of a device that shows `shown`, with a program built in 2025.
+    fn clock(shown: SystemTime) -> Arc<Believed> {
+        let system: SharedClock = ManualClock::at(shown);
+        Arc::new(Believed::over(system, year(2025)))
+    }
+
+    /// A time server on loopback that says it is `time`; and how often it was asked.
+    fn time_server(time: SystemTime) -> (String, Arc<Mutex<u32>>) {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap().to_string();
+        let asked = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&asked);
+        std::thread::spawn(move || {
+            let mut packet = [0; 100];
+            while let Ok((length, from)) = socket.recv_from(&mut packet) {
+                *count.lock() += 1;
+                let answer = crate::net::sntp::tests::told(&packet[..length], time);
+                socket.send_to(&answer, from).unwrap();
+            }
+        });
+        (address, asked)
+    }
+
+    #[tokio::test]
+    async fn a_device_in_1970_learns_the_time_and_then_takes_the_certificate() {
+        let dir = tempfile::tempdir().unwrap();
+        let (address, _) = server_of(dir.path(), 2030..2032, "");
+        let (mut config, url) = config(address, Some(dir.path().join("ca.pem")));
+        let alone = Net::with_clock(&config, clock(year(1970))).unwrap();
+        let error = call(&alone, &url).await.unwrap_err();
+        assert!(
+            matches!(&error, WebError::Silent(text) if text.contains("certificate")),
+            "{error:?}"
+        );
+        let (ntp, asked) = time_server(year(2031));
+        config.ntp = Some(ntp);
+        let clock = clock(year(1970));
+        let net = Net::with_clock(&config, Arc::clone(&clock)).unwrap();
+        for _ in 0..2 {
+            assert_eq!(call(&net, &url).await.unwrap().status.as_u16(), 200);
+        }
+        assert_eq!(*asked.lock(), 1);
+        assert!(clock.is_believable() && clock.wall() >= year(2031));
+        assert_eq!(clock.to_keep(), None, "a datagram is not kept");
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_ten_years_ahead_is_found_out_by_a_certificate() {
+        let dir = tempfile::tempdir().unwrap();
+        let (address, _) = server_of(dir.path(), 2030..2032, "");
+        let (mut config, url) = config(address, Some(dir.path().join("ca.pem")));
+        let (ntp, asked) = time_server(year(2031));
+        config.ntp = Some(ntp);
+        let net = Net::with_clock(&config, clock(year(2041))).unwrap();
+        assert_eq!(call(&net, &url).await.unwrap().status.as_u16(), 200);
+        assert_eq!(*asked.lock(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_right_asks_nobody_and_a_verified_answer_teaches_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let head = "date: Fri, 03 Jan 2031 04:05:06 GMT\r\n";
+        let (address, _) = server_of(dir.path(), 2030..2032, head);
+        let (mut config, url) = config(address, Some(dir.path().join("ca.pem")));
+        let (ntp, asked) = time_server(year(2029));
+        config.ntp = Some(ntp);
+        let clock = clock(year(2030) + YEAR / 2);
+        let net = Net::with_clock(&config, Arc::clone(&clock)).unwrap();
+        call(&net, &url).await.unwrap();
+        assert_eq!(*asked.lock(), 0);
+        assert!(clock.to_keep().unwrap() > year(2031));
+        assert!(clock.wall() > year(2031), "half a year behind");
+    }
+
+    #[tokio::test]
+    async fn a_certificate_that_is_over_stays_refused_whatever_the_time_server_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let (address, kinds) = server_of(dir.path(), 2010..2012, "");
+        let (mut config, url) = config(address, Some(dir.path().join("ca.pem")));
+        let (ntp, _) = time_server(year(2011));
+        config.ntp = Some(ntp);
+        let net = Net::with_clock(&config, clock(year(1970))).unwrap();
+        let error = call(&net, &url).await.unwrap_err();
+        assert!(matches!(error, WebError::Silent(_)), "{error:?}");
+        assert!(
+            kinds.lock().is_empty(),
+            "2011 is before the program was built"
+        );
     }
 }

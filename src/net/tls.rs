@@ -4,9 +4,13 @@
 //! Invariant: trust is either the system's bundle or exactly `ca_file`, never both, and never what
 //! an environment variable names: so the bundle is looked for here, not by a library.
 //!
-//! A wrong certificate is not told apart from a link that is down: at boot the clock may say 1970,
-//! and then every certificate is wrong for a while.
+//! Certificates are checked against the believed time (`time`). Where that cannot be relied on, or a
+//! certificate seems to be of another time, a time server is asked, and then it is tried once more.
+//! A wrong certificate is not told apart from a link that is down: until the time is known, every
+//! certificate may be wrong for a while.
 
+use std::error::Error;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +21,13 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use tower_service::Service;
 
 use super::NetError;
 use super::dial::{BoxError, DialError, Dialer, Dialling};
 use super::quiet::Quiet;
+use super::time::Time;
 
 /// A warm connection costs nothing to keep and some 7 KB to make again.
 const POOL_IDLE: Duration = Duration::from_secs(60);
@@ -40,13 +45,16 @@ const BUNDLES: [&str; 5] = [
 ];
 
 /// The client side of TLS.
-pub(super) fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, NetError> {
+pub(super) fn client_config(
+    ca_file: Option<&Path>,
+    time: &Time,
+) -> Result<Arc<ClientConfig>, NetError> {
     let roots = match ca_file {
         Some(path) => only(path)?,
         None => native(),
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_details(provider, Arc::new(time.clone()))
         .with_safe_default_protocol_versions()
         .map_err(|error| NetError::Tls(error.to_string()))?
         .with_root_certificates(roots)
@@ -99,6 +107,7 @@ fn native() -> RootCertStore {
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
     https: HttpsConnector<Dialer>,
+    dialer: Dialer,
     deadline: Duration,
 }
 
@@ -106,7 +115,8 @@ impl Connector {
     pub(super) fn new(dialer: Dialer, tls: Arc<ClientConfig>) -> Self {
         Self {
             deadline: dialer.connect_timeout() + HANDSHAKE,
-            https: HttpsConnector::from((dialer, tls)),
+            https: HttpsConnector::from((dialer.clone(), tls)),
+            dialer,
         }
     }
 
@@ -125,7 +135,7 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = Quiet<<HttpsConnector<Dialer> as Service<Uri>>::Response>;
+    type Response = Connected;
     type Error = BoxError;
     type Future = Dialling<Self::Response, BoxError>;
 
@@ -137,21 +147,68 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let host = uri.host().unwrap_or_default().to_owned();
-        let connecting = tokio::time::timeout(self.deadline, self.https.call(uri));
+        let mut this = self.clone();
         Box::pin(async move {
-            let Ok(connected) = connecting.await else {
-                let why = format!("{host}: no TLS handshake in time");
-                return Err(DialError::TimedOut(why).into());
-            };
-            connected.map(Quiet)
+            let tls = uri.scheme() == Some(&http::uri::Scheme::HTTPS);
+            if tls && !this.dialer.knows_the_time() {
+                // Whatever comes of it: the certificate decides.
+                this.dialer.learn_the_time().await;
+            }
+            match this.connected(uri.clone()).await {
+                Err(error) if is_about_time(&*error) && this.dialer.learn_the_time().await => {
+                    this.connected(uri).await
+                }
+                done => done,
+            }
         })
     }
+}
+
+type Connected = Quiet<<HttpsConnector<Dialer> as Service<Uri>>::Response>;
+
+impl Connector {
+    async fn connected(&mut self, uri: Uri) -> Result<Connected, BoxError> {
+        let host = uri.host().unwrap_or_default().to_owned();
+        let connecting = tokio::time::timeout(self.deadline, self.https.call(uri));
+        let Ok(connected) = connecting.await else {
+            let why = format!("{host}: no TLS handshake in time");
+            return Err(DialError::TimedOut(why).into());
+        };
+        connected.map(Quiet)
+    }
+}
+
+/// Whether a certificate was refused for its dates.
+fn is_about_time(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(rustls::Error::InvalidCertificate(why)) = cause.downcast_ref() {
+            return matches!(
+                why,
+                CertificateError::Expired
+                    | CertificateError::ExpiredContext { .. }
+                    | CertificateError::NotValidYet
+                    | CertificateError::NotValidYetContext { .. }
+            );
+        }
+        // An io::Error hides what it holds from `source`.
+        let held = cause.downcast_ref().and_then(io::Error::get_ref);
+        next = held.map_or_else(
+            || cause.source(),
+            |held| Some(held as &(dyn Error + 'static)),
+        );
+    }
+    false
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::believed::Believed;
+
+    fn time() -> Time {
+        Time(Believed::of_process())
+    }
 
     #[test]
     fn a_ca_file_that_is_absent_or_empty_or_no_certificate_is_an_error_that_names_it() {
@@ -166,7 +223,7 @@ mod tests {
             if let Some(content) = content {
                 std::fs::write(&path, content).unwrap();
             }
-            let error = client_config(Some(&path)).unwrap_err().to_string();
+            let error = client_config(Some(&path), &time()).unwrap_err().to_string();
             assert!(error.contains("ca.pem"), "{error}");
             assert!(!error.contains('\n'), "{error}");
         }
@@ -177,7 +234,7 @@ mod tests {
         // The kernel accepts for it, and nobody says anything.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let dialer = Dialer::new(crate::net::dial::tests::way("lo"));
-        let mut connector = Connector::new(dialer, client_config(None).unwrap());
+        let mut connector = Connector::new(dialer, client_config(None, &time()).unwrap());
         connector.deadline = Duration::from_millis(50);
         let uri = format!("https://{}", listener.local_addr().unwrap());
         let error = connector.call(uri.parse().unwrap()).await.err().unwrap();
@@ -187,7 +244,7 @@ mod tests {
 
     #[test]
     fn only_http_1_1_is_offered() {
-        let config = client_config(None).unwrap();
+        let config = client_config(None, &time()).unwrap();
         assert_eq!(config.alpn_protocols, [b"http/1.1"]);
     }
 }

@@ -13,11 +13,15 @@ use reqwest::{Body, Request, Response, StatusCode};
 use zeroize::Zeroizing;
 
 use super::dial::{Trouble, trouble};
+use super::time::Time;
 use super::tls::Connector;
 
 /// Makes web calls.
 #[derive(Clone, Debug)]
-pub struct Web(Client<Connector, Body>);
+pub struct Web {
+    client: Client<Connector, Body>,
+    time: Time,
+}
 
 /// The whole answer.
 pub struct Answer {
@@ -59,8 +63,11 @@ impl fmt::Display for WebError {
 impl std::error::Error for WebError {}
 
 impl Web {
-    pub(super) fn new(connector: &Connector) -> Self {
-        Self(connector.client())
+    pub(super) fn new(connector: &Connector, time: Time) -> Self {
+        Self {
+            client: connector.client(),
+            time,
+        }
     }
 
     /// Sends the request and reads the whole answer, at most `size_max` bytes, within `patience`.
@@ -88,7 +95,8 @@ impl Web {
         let request: http::Request<Body> = request
             .try_into()
             .map_err(|error: reqwest::Error| WebError::Forbidden(format!("{host}: {error}")))?;
-        let response = match self.0.request(request).await {
+        let uri = request.uri().clone();
+        let response = match self.client.request(request).await {
             Ok(response) => Response::from(response.map(Body::wrap)),
             Err(error) => {
                 let (kind, text) = trouble(&error);
@@ -100,6 +108,7 @@ impl Web {
             }
         };
         let (status, headers) = (response.status(), response.headers().clone());
+        self.time.hear(&uri, &headers);
         let body = read(response, size_max, &host).await?;
         Ok(Answer {
             status,

@@ -4,6 +4,9 @@
 //! long something lasts is measured on the monotonic clock alone: a device starts in 1970 and
 //! jumps when its time is set.
 
+pub mod believed;
+pub mod kept;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -20,6 +23,12 @@ pub trait Clock: Send + Sync + fmt::Debug {
 
 /// A clock that is shared by all who need one.
 pub type SharedClock = Arc<dyn Clock>;
+
+/// The time of day this process believes in (`believed`), for what is dated without a clock at hand.
+#[must_use]
+pub fn wall() -> SystemTime {
+    believed::Believed::of_process().wall()
+}
 
 /// The clocks of the kernel.
 #[derive(Clone, Copy, Debug, Default)]
