@@ -27,6 +27,11 @@ pub(super) fn status(status: &Status) -> String {
     let partials = status.partials.iter();
     let partials = partials.map(|one| format!("{} ({})", plain(&one.name), bytes(one.bytes)));
     lines.extend(list("partial", &partials.collect::<Vec<_>>()));
+    let lost = status
+        .lost
+        .iter()
+        .map(|name| format!("{} (never closed, nothing written yet)", plain(name)));
+    lines.extend(list("lost", &lost.collect::<Vec<_>>()));
     let aside: Vec<_> = status.set_aside.iter().map(|text| plain(text)).collect();
     lines.extend(list("set aside", &aside));
     lines.push(row("spool", &of(status.spool_bytes, status.spool_max)));

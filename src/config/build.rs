@@ -17,6 +17,8 @@ const MIB: u64 = 1 << 20;
 const PART: std::ops::RangeInclusive<u64> = 5 * MIB..=5 << 30;
 /// The longest key S3 takes.
 const KEY_MAX: usize = 1024;
+/// Long enough that a file which is closed soon stays one record of the log.
+const UNWRITTEN_AFTER: Duration = Duration::from_secs(5);
 
 pub(super) fn config(source: &str, place: Place, s: &Settings) -> Result<Config, ConfigError> {
     let net = net_config(s)?;
@@ -256,6 +258,8 @@ fn fs_config(place: &Place, s: &Settings) -> Result<fs::Config, ConfigError> {
         fsync_uploaded: is("fsync", "uploaded")?,
         close_timeout: at_least_a_second(s, "close_timeout")?,
         close_max: at_least_a_second(s, "close_max")?,
+        upload_open: at_least_a_second(s, "upload_open")?,
+        unwritten_after: UNWRITTEN_AFTER,
         content_type_auto: is("content_type", "auto")?,
         attrs_exact: is("attrs", "exact")?,
     })

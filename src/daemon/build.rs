@@ -39,6 +39,8 @@ pub(super) struct Core {
     pub(super) tree: Arc<Tree>,
     pub(super) reader: Arc<Reader>,
     pub(super) fs: Arc<Fs>,
+    /// Names the last end left without any of their bytes.
+    pub(super) lost: Vec<String>,
 }
 
 /// The network, credentials, the bucket. Nothing is sent.
@@ -84,9 +86,15 @@ pub(super) fn core(config: &Config, world: &World) -> Result<Core, Failure> {
         tree,
         log,
         partials,
+        lost,
     } = opened;
     for name in &partials {
         tracing::warn!("not closed before the last end, its bytes are kept aside: {name}");
+    }
+    for name in &lost {
+        tracing::warn!(
+            "not closed before the last end, none of its bytes was on the device: {name}"
+        );
     }
     let store = Arc::clone(&world.store);
     let spool = Arc::clone(log.spool());
@@ -112,6 +120,7 @@ pub(super) fn core(config: &Config, world: &World) -> Result<Core, Failure> {
         tree,
         reader,
         fs,
+        lost,
     })
 }
 

@@ -362,6 +362,7 @@ impl Knows for Inner {
                 .take(NAMES_MAX)
                 .map(partial)
                 .collect(),
+            lost: self.core.lost.iter().take(NAMES_MAX).cloned().collect(),
             set_aside: self.core.log.set_aside(),
             spool_bytes,
             spool_max,

@@ -34,6 +34,10 @@ pub struct Status {
     pub last_error: Option<LastError>,
     /// Bytes of files that were never closed before a crash: kept, not published.
     pub partials: Vec<Partial>,
+    /// Names that were made before a crash and neither closed nor fsynced, and none of whose bytes
+    /// had left memory: they are not there any more.
+    #[serde(default)]
+    pub lost: Vec<String>,
     /// What could not be read in the spool and was kept aside.
     pub set_aside: Vec<String>,
     /// Bytes in the spool.

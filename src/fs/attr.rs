@@ -139,6 +139,10 @@ impl Fs {
         }
         let is_held = inner.writers > 0;
         self.tree.hold(path, is_held);
+        if let Some(writer) = &mut inner.writer {
+            writer.is_noted = false;
+            self.note_draft(path, writer);
+        }
     }
 
     fn shown(&self, ino: Ino, node: &Node, attrs: Option<&Attrs>) -> Stat {

@@ -39,6 +39,8 @@ pub(super) struct Writer {
     /// Counts writes, and those that are flushed: only a flush that ended well makes bytes clean.
     pub(super) written: u64,
     pub(super) flushed: u64,
+    /// The log was told whose bytes are in it.
+    pub(super) is_noted: bool,
 }
 
 /// The draft.
@@ -217,7 +219,7 @@ impl Draft {
     }
 
     /// Moves what is in memory to the data file.
-    fn spill(&mut self, writer: &mut Option<Writer>, spool: &Spool) -> io::Result<()> {
+    pub(super) fn spill(&mut self, writer: &mut Option<Writer>, spool: &Spool) -> io::Result<()> {
         let writer = match writer {
             Some(writer) => writer,
             None => {
@@ -228,6 +230,7 @@ impl Draft {
                     sealed: 0,
                     written: 0,
                     flushed: 0,
+                    is_noted: false,
                 })
             }
         };

@@ -20,6 +20,7 @@ use crate::types::{ObjectId, Seq};
 
 use super::Ino;
 use super::draft::{Draft, Writer};
+use super::unclosed::Watch;
 
 /// Which content an open inode shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,8 @@ pub(super) struct Inner {
     pub(super) sealed: Option<Seq>,
     /// What the kernel's pages were made from.
     pub(super) pages: Option<Shown>,
+    /// Somebody looks after the draft (`fs/unclosed.rs`), by what was seen of it last.
+    pub(super) watch: Option<Watch>,
     /// The disk failed to take this file's bytes: nothing of it is acknowledged any more.
     pub(super) poisoned: Option<i32>,
 }

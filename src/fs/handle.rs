@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use crate::read::Window;
 
 use super::file::OpenFile;
+use super::opener::Opener;
 use super::paging::Reading;
 use super::{Fh, FsError, Ino, Result};
 
@@ -20,7 +21,7 @@ const MAX: usize = 65_536;
 pub(super) struct FileHandle {
     pub(super) file: Arc<OpenFile>,
     pub(super) may_write: bool,
-    pub(super) opener: u32,
+    pub(super) opener: Opener,
     pub(super) window: Arc<Window>,
 }
 

@@ -262,6 +262,8 @@ impl Fs {
                 // Nothing was changed: there is nothing to be sealed.
                 fs.unbuffer(draft.buffer.len());
             }
+            fs.note_writer(file.ino, &mut inner);
+            fs.watch(&file, &mut inner);
             done
         });
         done.await.map_err(|_| FsError::Disk(libc::EIO))?

@@ -20,10 +20,12 @@ mod learn;
 mod mime;
 mod names;
 mod open;
+mod opener;
 mod paging;
 mod read;
 mod rename;
 mod seal;
+mod unclosed;
 mod waits;
 mod xattr;
 
@@ -114,6 +116,10 @@ pub struct Config {
     pub close_timeout: Duration,
     /// Waiting in close for the upload ends after this long.
     pub close_max: Duration,
+    /// A file that stays open is sealed so often, if it changed.
+    pub upload_open: Duration,
+    /// Small bytes of an open file leave memory for a data file when nothing was written so long.
+    pub unwritten_after: Duration,
     /// Give new objects a Content-Type by their name's ending.
     pub content_type_auto: bool,
     /// `attrs=exact`: what a listing does not tell is asked for before it is shown.

@@ -11,6 +11,7 @@ use super::file::{Inner, OpenFile, Shown};
 use super::handle::FileHandle;
 use super::inode::Table;
 use super::names::{allowed, child, here};
+use super::opener::Opener;
 use super::{Caller, Fh, Fs, FsError, Ino, Opened, Result, Stat, clock};
 
 impl Fs {
@@ -244,7 +245,7 @@ impl Fs {
         let handle = FileHandle {
             file: Arc::clone(file),
             may_write,
-            opener: caller.pid,
+            opener: Opener::new(caller.pid, may_write),
             window: Arc::default(),
         };
         let fh = self.handles.add_file(handle)?;

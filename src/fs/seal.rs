@@ -3,6 +3,8 @@
 //! | who | makes a generation | waits until |
 //! |---|---|---|
 //! | flush (each close), fsync, the last writer's release | if the file is dirty | it is durable here |
+//! | flush by another process than the opener's, which is still alive | never | what was written is durable here (`unclosed.rs`) |
+//! | `upload_open` after the first unsealed change (`unclosed.rs`) | yes | nobody waits |
 //! | truncate of a file nobody writes to | yes | it is durable here |
 //! | flush by the opener with `close=uploaded`, fsync with `fsync=uploaded` | if dirty | it is in S3, or a timer ends |
 //!
@@ -13,9 +15,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::log::{Change, Need};
+use crate::log::{Change, DataFile, Need};
 use crate::tree::{Seen, View};
-use crate::types::{Base, Extents, Generation, RelKey, RelPath, Seq, Want};
+use crate::types::{Base, Extents, FileNo, Generation, RelKey, RelPath, Seq, Source, Want};
 
 use super::draft::Writer;
 use super::file::{OpenFile, Shown};
@@ -27,7 +29,9 @@ struct Snapshot {
     inline: Vec<u8>,
     len: u64,
     epoch: u64,
-    flush: Option<(Arc<crate::log::DataFile>, u64)>,
+    flush: Option<(Arc<DataFile>, u64)>,
+    /// The data file, how far it was written, how far the extents name it.
+    end: Option<(FileNo, u64, u64)>,
 }
 
 impl Fs {
@@ -41,11 +45,12 @@ impl Fs {
             // What others write is theirs to close.
             return Ok(());
         }
+        if handle.opener.is_another(pid) {
+            return self.keep_unclosed(&handle.file).await;
+        }
         let sealed = self.seal(&handle.file).await?;
         match sealed {
-            Some((key, number)) if self.config.close_uploaded && handle.opener == pid => {
-                self.uploaded(&key, number).await
-            }
+            Some((key, number)) if self.config.close_uploaded => self.uploaded(&key, number).await,
             Some(_) | None => Ok(()),
         }
     }
@@ -91,18 +96,7 @@ impl Fs {
             return Ok(None);
         };
         if let Some((data, written)) = &snapshot.flush {
-            let (number, data) = (data.number(), Arc::clone(data));
-            let flushed = tokio::task::spawn_blocking(move || data.flush()).await;
-            if let Err(error) = flushed.map_err(std::io::Error::other).and_then(|done| done) {
-                let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                file.inner.lock().poisoned = Some(errno);
-                return Err(FsError::Disk(errno));
-            }
-            if let Some(writer) = &mut file.inner.lock().writer
-                && writer.file.number() == number
-            {
-                writer.flushed = writer.flushed.max(*written);
-            }
+            flush_data(file, Arc::clone(data), *written).await?;
         }
         let Some((path, number)) = self.publish(file, snapshot)? else {
             return Ok(None);
@@ -121,6 +115,10 @@ impl Fs {
             return Ok(None);
         };
         let (extents, inline) = draft.compacted();
+        let end = inner.writer.as_ref().map(|writer| {
+            let file = writer.file.number();
+            (file, writer.end, named_end(&extents, file))
+        });
         let flush = inner.writer.as_mut().and_then(|writer: &mut Writer| {
             writer.sealed = writer.end;
             let is_dirty = writer.written > writer.flushed;
@@ -132,6 +130,7 @@ impl Fs {
             len: draft.len,
             epoch: draft.epoch,
             flush,
+            end,
         }))
     }
 
@@ -176,6 +175,10 @@ impl Fs {
         drop(table);
         inner.shows(number);
         inner.sealed = Some(number);
+        inner.is_sealed_to(&self.tree, &path, snapshot.end);
+        if let Some(watch) = &mut inner.watch {
+            watch.is_sealed();
+        }
         if is_done && let Some(draft) = inner.draft.take() {
             self.unbuffer(draft.buffer.len());
         } else if let Some(draft) = &mut inner.draft {
@@ -223,6 +226,32 @@ impl Fs {
     pub(super) fn unbuffer(&self, bytes: usize) {
         self.buffered.fetch_sub(bytes, Ordering::Relaxed);
     }
+}
+
+/// Flushes a data file; a file whose bytes the device did not take is poisoned.
+pub(super) async fn flush_data(file: &OpenFile, data: Arc<DataFile>, written: u64) -> Result<()> {
+    let number = data.number();
+    let flushed = tokio::task::spawn_blocking(move || data.flush()).await;
+    if let Err(error) = flushed.map_err(std::io::Error::other).and_then(|done| done) {
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        file.inner.lock().poisoned = Some(errno);
+        return Err(FsError::Disk(errno));
+    }
+    if let Some(writer) = &mut file.inner.lock().writer
+        && writer.file.number() == number
+    {
+        writer.flushed = writer.flushed.max(written);
+    }
+    Ok(())
+}
+
+/// Behind the last byte of a data file that `extents` name.
+fn named_end(extents: &Extents, file: FileNo) -> u64 {
+    let ends = extents.iter().filter_map(|extent| match extent.from {
+        Source::Local { file: of, offset } if of == file => Some(offset + extent.len),
+        Source::Local { .. } | Source::Remote { .. } => None,
+    });
+    ends.max().unwrap_or(0)
 }
 
 /// The version this content replaces: what the name shows now, if that is what the draft was

@@ -8,6 +8,7 @@ mod model;
 mod paging;
 mod sent;
 mod shared;
+mod unclosed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,8 +58,24 @@ fn config() -> Config {
         fsync_uploaded: false,
         close_timeout: Duration::from_secs(60),
         close_max: Duration::from_secs(3600),
+        upload_open: Duration::from_secs(3600),
+        unwritten_after: Duration::from_secs(1800),
         content_type_auto: true,
         attrs_exact: false,
+    }
+}
+
+fn log_config(spool: &std::path::Path) -> log::Config {
+    let binding = Binding {
+        endpoint: "twin".into(),
+        bucket: "b".into(),
+        prefix: String::new(),
+    };
+    log::Config {
+        dir: spool.to_owned(),
+        binding,
+        spool_max: 1 << 30,
+        disk_reserve: 0,
     }
 }
 
@@ -91,17 +108,10 @@ fn start_on(
     (ttl, spool_max): (Duration, u64),
     set: impl FnOnce(&mut Config),
 ) -> (Arc<Fs>, drain::Handle) {
-    let binding = Binding {
-        endpoint: "twin".into(),
-        bucket: "b".into(),
-        prefix: String::new(),
-    };
     let spool = dir.join("spool");
     let log = log::Config {
-        dir: spool.clone(),
-        binding,
         spool_max,
-        disk_reserve: 0,
+        ..log_config(&spool)
     };
     let opened = Tree::open_on(disk.clone(), &log, &spool.join("memory"), ttl).unwrap();
     let read = crate::read::Config {
@@ -325,24 +335,6 @@ async fn what_was_written_is_read_back_before_and_after_a_reboot() {
     assert_eq!(world.get("large").await.unwrap(), large);
     assert_eq!(world.at("large").await.unwrap().size, 200_000);
     assert_eq!(world.names("").await.unwrap(), ["large", "small"]);
-}
-
-#[tokio::test]
-async fn a_name_that_was_never_closed_is_not_there_after_a_crash_but_its_bytes_are_kept() {
-    let world = World::new();
-    let (ino, fh) = world
-        .open("f", libc::O_WRONLY | libc::O_CREAT)
-        .await
-        .unwrap();
-    world.write(ino, fh, 0, &[7; 100_000]).await.unwrap();
-    assert_eq!(world.at("f").await.unwrap().size, 100_000);
-    let world = world.reboot().await;
-    assert_eq!(world.at("f").await.unwrap_err(), FsError::NotFound);
-    let partials = world.fs.log.spool().partials();
-    assert_eq!(
-        partials.iter().map(|(_, size)| *size).collect::<Vec<_>>(),
-        [100_000]
-    );
 }
 
 #[tokio::test]

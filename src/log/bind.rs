@@ -327,7 +327,8 @@ impl Unsent {
             | Record::Staged { .. }
             | Record::Dead { .. }
             | Record::Uploading { .. }
-            | Record::Retry => {}
+            | Record::Retry
+            | Record::Draft { .. } => {}
         }
     }
 }

@@ -54,8 +54,10 @@ fn placed_change(mut change: Change, segment: FileNo, at: u64) -> Change {
 
 /// The highest spool file a record names.
 pub(super) fn highest_file(record: &Record) -> FileNo {
-    let Record::Set(changes) = record else {
-        return FileNo::INLINE;
+    let changes = match record {
+        Record::Set(changes) => changes,
+        Record::Draft { file, .. } => return *file,
+        _ => return FileNo::INLINE,
     };
     let named = changes.iter().filter_map(|change| match &change.want {
         Want::Object(generation) => generation.extents.files().last().copied(),

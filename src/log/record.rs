@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Base, Headers, ObjectId, ObjectMeta, RelKey, Seq, Want};
+use crate::types::{Base, FileNo, Headers, ObjectId, ObjectMeta, RelKey, Seq, Want};
 
 /// One key's new wanted state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +117,17 @@ pub enum Record {
         number: Seq,
         /// The multipart upload.
         upload: String,
+    },
+    /// The data file `file` is written for what is at `key`, and all of it before `sealed` is what a
+    /// generation named or has been overwritten: what lies behind was neither closed nor fsynced,
+    /// and is set aside after a crash. Since version 2.
+    Draft {
+        /// For which name.
+        key: RelKey,
+        /// The data file.
+        file: FileNo,
+        /// How far nothing is lost without it.
+        sealed: u64,
     },
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! data/NUMBER          a data file (16 hex digits); an empty one was made in advance
-//! partial/NUMBER       a data file no seal named, kept for the user
+//! partial/NUMBER       a data file with bytes that no seal named, kept for the user (a second name of
+//!                      data/NUMBER where a generation names other bytes of it)
 //! partial/NUMBER.json  {"version":1,"name":"..."}: what it was written for; flushed before the
 //!                      data file is moved there, so that there is never a data file without one
 //! ```
@@ -294,6 +295,38 @@ impl Spool {
         present.map(|(number, _)| *number).collect()
     }
 
+    /// The bytes of a data file, with those that no generation names.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn len(&self, file: FileNo) -> io::Result<u64> {
+        self.shared.opened(file)?.len()
+    }
+
+    /// As `set_aside`, but the data file stays where generations name it: it gets a second name.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn also_aside(&self, file: FileNo, name: &str) -> io::Result<()> {
+        let Folders { data, partial, .. } = &self.shared.folders;
+        let number = file_name(file);
+        data.open_to_write(&number)?.flush()?;
+        self.note(&number, name)?;
+        match data.link(&number, partial, &number) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            done => done.and_then(|()| partial.flush()),
+        }
+    }
+
+    fn note(&self, number: &str, name: &str) -> io::Result<()> {
+        let note = Note {
+            version: NOTE_VERSION,
+            name: name.into(),
+        };
+        let partial = &self.shared.folders.partial;
+        partial.replace(&format!("{number}.json"), &serde_json::to_vec(&note)?)
+    }
+
     /// Keeps a data file under `partial/` with a note of the name it was written for. That there
     /// is none (nothing was written, or it is kept already) is success.
     ///
@@ -307,11 +340,7 @@ impl Spool {
             opened => opened?,
         };
         opened.flush()?;
-        let note = Note {
-            version: NOTE_VERSION,
-            name: name.into(),
-        };
-        partial.replace(&format!("{number}.json"), &serde_json::to_vec(&note)?)?;
+        self.note(&number, name)?;
         data.rename(&number, partial, &number)?;
         partial.flush()?;
         data.flush()?;

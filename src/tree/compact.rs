@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::log::{Change, Closed, LogError, Need, Record};
 use crate::types::{Extent, FileNo, Generation, RelKey, Source, Want};
 
-use super::fold::{SHARED_MIN, State};
+use super::fold::{SHARED_MIN, State, WrittenFor};
 use super::pending::Pending;
 use super::{Tree, now};
 
@@ -71,6 +71,15 @@ impl Tree {
             state
                 .pending
                 .edit(&key, |now| (now.held, now.urgent) = (held, urgent));
+        }
+        for (file, whose) in state.written_for.clone() {
+            if data.contains(&file) && self.log.spool().has_writer(file) {
+                let WrittenFor { key, sealed } = whose;
+                let record = Record::Draft { key, file, sealed };
+                let (seq, record) = self.log.append(record, &[], Need::Anyway)?;
+                state.apply(seq, record, now());
+                last = seq;
+            }
         }
         let memory = state.memory.file();
         drop(state);

@@ -4,12 +4,12 @@
 //! applied as they came or at boot (but for what is only known while running: `held`, times, what
 //! was asked of the bucket).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
 use crate::log::{Change, Record, SentObject};
 use crate::types::{
-    Attrs, Base, Extents, FileNo, Generation, ObjectId, ObjectMeta, RelKey, Seq, Want,
+    Attrs, Base, Extents, FileNo, Generation, ObjectId, ObjectMeta, RelKey, Seq, Source, Want,
 };
 
 use super::memory::Memory;
@@ -34,10 +34,20 @@ pub(super) struct State {
     sources: Sources,
     /// Data files that drafts read from.
     pub(super) pins: HashMap<FileNo, usize>,
-    /// Data files that some record has named: at boot, those not in here are drafts of a crash.
-    pub(super) ever_named: BTreeSet<FileNo>,
+    /// Data files that some record has named: what lies in one behind what is told here, and one
+    /// not in here, is a draft of a crash.
+    pub(super) written_for: BTreeMap<FileNo, WrittenFor>,
     /// The position of the last record.
     pub(super) last: Seq,
+}
+
+/// Whose bytes lie in a data file.
+#[derive(Clone, Debug)]
+pub(super) struct WrittenFor {
+    /// The name they were written for.
+    pub(super) key: RelKey,
+    /// Behind it lies what was neither closed nor fsynced.
+    pub(super) sealed: u64,
 }
 
 impl State {
@@ -49,7 +59,7 @@ impl State {
             memory,
             sources: Sources::default(),
             pins: HashMap::new(),
-            ever_named: BTreeSet::new(),
+            written_for: BTreeMap::new(),
             last: Seq(0),
         }
     }
@@ -118,11 +128,17 @@ impl State {
                     self.pending.edit(&key, |entry| entry.dead = None);
                 }
             }
+            Record::Draft { key, file, sealed } => {
+                let was = self.written_for.get(&file).map_or(0, |was| was.sealed);
+                let sealed = sealed.max(was);
+                self.written_for.insert(file, WrittenFor { key, sealed });
+            }
         }
     }
 
     /// Keeps where a data file's bytes went only as long as somebody may name them.
     pub(super) fn forget_sent(&mut self, file: FileNo) {
+        self.written_for.remove(&file);
         self.sources.forget(file);
     }
 
@@ -169,12 +185,24 @@ impl State {
             dead: None,
             over_gone,
         };
-        match &entry.want {
-            Want::Object(generation) => self.ever_named.extend(generation.extents.files()),
-            Want::Open { file, .. } => self.ever_named.extend(file),
-            Want::Gone => {}
+        if let Want::Object(generation) = &entry.want {
+            self.named(&change.key, generation);
         }
         self.pending.put(change.key, entry);
+    }
+
+    /// A generation names bytes of data files.
+    fn named(&mut self, key: &RelKey, generation: &Generation) {
+        for extent in generation.extents.iter() {
+            if let Source::Local { file, offset } = extent.from {
+                let end = offset + extent.len;
+                let whose = self.written_for.entry(file).or_insert_with(|| WrittenFor {
+                    key: key.clone(),
+                    sealed: 0,
+                });
+                whose.sealed = whose.sealed.max(end);
+            }
+        }
     }
 
     fn sent(&mut self, seq: Seq, key: &RelKey, number: Seq, object: SentObject, now: Instant) {

@@ -55,6 +55,9 @@ pub struct Opened {
     pub log: Arc<Log>,
     /// Names whose writers had neither closed nor fsynced: their bytes are kept aside.
     pub partials: Vec<String>,
+    /// Names that had been made and neither closed nor fsynced, and nothing of them had reached the
+    /// device.
+    pub lost: Vec<String>,
 }
 
 impl Tree {
@@ -85,7 +88,8 @@ impl Tree {
         for (seq, record) in records {
             state.apply(seq, record, now);
         }
-        let partials = recover::close_open_entries(&mut state, &log, now)?;
+        let recover::Unclosed { partials, lost } =
+            recover::close_open_entries(&mut state, &log, now)?;
         let tree = Arc::new(Self {
             log: Arc::clone(&log),
             ttl,
@@ -96,6 +100,7 @@ impl Tree {
             tree,
             log,
             partials,
+            lost,
         })
     }
 
@@ -165,6 +170,18 @@ impl Tree {
         drop(state);
         self.awake();
         Ok(seq)
+    }
+
+    /// Appends what is worth knowing after a crash and changes nothing that is visible or wanted.
+    /// Not flushed.
+    ///
+    /// # Errors
+    /// Of the log.
+    pub fn note(&self, record: Record) -> Result<(), LogError> {
+        let mut state = self.state.lock();
+        let (seq, record) = self.log.append(record, &[], Need::Growth)?;
+        state.apply(seq, record, now());
+        Ok(())
     }
 
     /// Awakes when something became pending, settled, or ready earlier than it was.

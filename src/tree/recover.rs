@@ -1,4 +1,8 @@
-//! What a crash left: names that were created and never sealed, data files that nothing names.
+//! What a crash left: names that were created and never sealed, bytes of data files that no
+//! generation names. Nothing of it is published; the bytes are set aside under the name they were
+//! written for.
+//!
+//! Invariant: done again, it finds and tells the same, as long as nobody took anything away.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,16 +13,25 @@ use crate::types::{Base, RelKey, Want};
 use super::fold::State;
 use super::pending::Pending;
 
+/// What was neither closed nor fsynced before a crash.
+#[derive(Debug, Default)]
+pub(super) struct Unclosed {
+    /// Names whose bytes are set aside.
+    pub(super) partials: Vec<String>,
+    /// Names that had been made, and nothing of them had reached the device.
+    pub(super) lost: Vec<String>,
+}
+
 /// After a crash: names that were created and never sealed are not there; their bytes are set aside.
 /// Data files that no record names are such bytes too, or are empty.
 pub(super) fn close_open_entries(
     state: &mut State,
     log: &Arc<Log>,
     now: Instant,
-) -> Result<Vec<String>, LogError> {
+) -> Result<Unclosed, LogError> {
     let failed = |error: std::io::Error| LogError::Disk(error.raw_os_error().unwrap_or(libc::EIO));
     let spool = log.spool();
-    let mut partials = Vec::new();
+    let mut found = Unclosed::default();
     let open: Vec<(RelKey, Pending)> = state
         .pending
         .in_order()
@@ -26,15 +39,8 @@ pub(super) fn close_open_entries(
         .map(|(key, entry)| (key.clone(), entry.clone()))
         .collect();
     for (key, entry) in open {
-        if let Want::Open {
-            file: Some(file), ..
-        } = entry.want
-            && spool.files().contains(&file)
-        {
-            spool.set_aside(file, key.as_str()).map_err(failed)?;
-            partials.push(key.to_string());
-        }
         state.pending.take(&key);
+        found.lost.push(key.to_string());
         if entry.over_gone {
             let gone = Pending {
                 want: Want::Gone,
@@ -58,16 +64,29 @@ pub(super) fn close_open_entries(
         state.remote.empty_dir(&key.path(), now);
     }
     for file in spool.files() {
-        if state.pending.names(file) {
-            continue;
-        }
-        if state.ever_named.contains(&file) {
+        let whose = state.written_for.get(&file);
+        let sealed = whose.map_or(0, |whose| whose.sealed);
+        let name = whose.map_or(String::new(), |whose| whose.key.to_string());
+        let is_named = state.pending.names(file);
+        if spool.len(file).map_err(failed)? > sealed {
+            if is_named {
+                spool.also_aside(file, &name).map_err(failed)?;
+            } else {
+                spool.set_aside(file, &name).map_err(failed)?;
+            }
+            found.partials.push(if name.is_empty() {
+                format!("data file {}", file.0)
+            } else {
+                name
+            });
+        } else if !is_named {
             spool.remove(file).map_err(failed)?;
+        }
+        if !is_named {
             state.forget_sent(file);
-        } else {
-            spool.set_aside(file, "").map_err(failed)?;
-            partials.push(format!("data file {}", file.0));
         }
     }
-    Ok(partials)
+    let Unclosed { partials, lost } = &mut found;
+    lost.retain(|name| !partials.contains(name));
+    Ok(found)
 }

@@ -17,3 +17,4 @@ mod readme;
 mod restart;
 mod servers;
 mod shell;
+mod unclosed;

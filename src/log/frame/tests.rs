@@ -64,6 +64,18 @@ fn the_format_is_frozen() {
 }
 
 #[test]
+fn a_header_of_version_1_is_read() {
+    let old = "4b46534c4f470d0a010000005681a8530300000000000000edfe000000000000\
+               efcdab896745230107000000000000000600000000000000010000008b50b606";
+    let bytes: Vec<u8> = (0..old.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&old[at..at + 2], 16).unwrap())
+        .collect();
+    let read = Header::decode(&bytes, header().number).unwrap();
+    assert_eq!(format!("{read:?}"), format!("{:?}", header()));
+}
+
+#[test]
 fn frames_are_read_back_in_order_up_to_the_zeros() {
     let bytes = segment();
     let all = found(&bytes);
@@ -131,13 +143,19 @@ fn a_segment_of_the_first_version_is_read() {
 #[test]
 fn a_newer_version_is_told_from_damage_whatever_follows_its_first_16_bytes() {
     let mut bytes = segment();
-    put_u32(&mut bytes, 8, 3);
+    put_u32(&mut bytes, 8, VERSION + 1);
     let sum = crc32_iscsi(&bytes[..12]);
     put_u32(&mut bytes, 12, sum);
     bytes[16..].fill(0xaa);
-    assert_eq!(Header::decode(&bytes, FileNo(3)), Err(NoHeader::Newer(3)));
+    assert_eq!(
+        Header::decode(&bytes, FileNo(3)),
+        Err(NoHeader::Newer(VERSION + 1))
+    );
     let short = &bytes[..16];
-    assert_eq!(Header::decode(short, FileNo(3)), Err(NoHeader::Newer(3)));
+    assert_eq!(
+        Header::decode(short, FileNo(3)),
+        Err(NoHeader::Newer(VERSION + 1))
+    );
     assert_eq!(Header::decode(&[0; 99], FileNo(3)), Err(NoHeader::Blank));
     assert_eq!(Header::decode(&[], FileNo(3)), Err(NoHeader::Blank));
 }
