@@ -20,7 +20,7 @@ fn bytes_of_a_killed_mount_that_were_never_closed_are_listed_and_never_published
     writer.run("os.fsync(synced.fileno()); synced.write(b', but this not' * 5_000)");
     // The small one leaves memory when nobody writes for a while.
     eventually("the small one is written out", SOON, || {
-        let data = fs::read_dir(world.spec().spool.join(own(&world))).unwrap();
+        let data = fs::read_dir(own(&world)).unwrap();
         let mut found = false;
         for file in data.flatten() {
             found |= fs::read(file.path()).is_ok_and(|bytes| bytes == b"a line");
@@ -45,9 +45,10 @@ fn bytes_of_a_killed_mount_that_were_never_closed_are_listed_and_never_published
 fn own(world: &World) -> std::path::PathBuf {
     let spool = world.spec().spool;
     let entries = fs::read_dir(&spool).unwrap().flatten();
-    let dirs: Vec<_> = entries.filter(|entry| entry.path().is_dir()).collect();
-    assert_eq!(dirs.len(), 1, "one spool");
-    std::path::Path::new(&dirs[0].file_name()).join("data")
+    let all = entries.map(|entry| entry.path().join("data"));
+    let found: Vec<_> = all.filter(|data| data.is_dir()).collect();
+    assert_eq!(found.len(), 1, "one spool");
+    found[0].clone()
 }
 
 /// `{ a; b; } > f`: every command closes `f` at its end; only the shell's close is the writer's.
