@@ -41,22 +41,57 @@ impl Fs {
         if let Some(size) = change.size {
             self.truncate(ino, size, change.fh).await?;
         }
-        let wants_more = change.mode.is_some()
+        let of_object = change.mode.is_some()
             || change.uid.is_some()
             || change.gid.is_some()
             || change.mtime.is_some();
-        if wants_more {
-            self.set_attrs(ino, |attrs| apply(attrs, &change)).await?;
+        if of_object || change.atime.is_some() {
+            let before = self.getattr(ino, change.fh).await?;
+            if of_object {
+                self.set_attrs(ino, |attrs| apply(attrs, &change)).await?;
+            }
+            self.names.lock().note(ino, |times| {
+                if change.mtime.is_some() {
+                    times.mtime_set();
+                }
+                if change.mtime.is_some() || change.atime.is_some() {
+                    times.atime_set(change.atime.map_or(before.atime, moment));
+                }
+            });
+            self.attrs_changed(ino);
         }
         self.getattr(ino, change.fh).await
     }
 
+    /// Attributes or the name of an inode changed here: its ctime moves.
+    pub(super) fn attrs_changed(&self, ino: Ino) {
+        let path = self.names.lock().path(ino);
+        let stat = match path {
+            None => self.orphan_stat(ino),
+            Some(path) => self
+                .tree
+                .view(|view| here(view, &path))
+                .map(|node| self.stat_of(ino, &path, &node)),
+        };
+        // What is not there any more has no times.
+        if let Ok(stat) = stat {
+            let mut names = self.names.lock();
+            names.note(ino, |times| times.changed(clock(), stat.mtime));
+        }
+    }
+
     /// Changes what travels with the object: on the draft if there is one, and on what is sealed.
-    pub(super) async fn set_attrs(&self, ino: Ino, edit: impl Fn(&mut Attrs) + Send) -> Result<()> {
+    pub(super) async fn set_attrs(&self, ino: Ino, edit: impl Fn(&mut Attrs) + Send + Sync) -> Result<()> {
         if ino == ROOT {
             edit(&mut self.root.lock());
             return Ok(());
         }
+        // Where a directory's marker is written anyway, what its entries made of its mtime goes along.
+        let of_entries = self.names.lock().times(ino).of_entries();
+        let edit = |attrs: &mut Attrs| {
+            attrs.mtime = of_entries.or(attrs.mtime);
+            edit(attrs);
+        };
         let file = self.names.lock().open_file(ino);
         if let Some(file) = &file
             && let Some(draft) = &mut file.inner.lock().draft
@@ -102,6 +137,16 @@ impl Fs {
     /// first, and then the node again: between a look at the node and one at the draft a seal would
     /// show neither, and a size shorter than what was written makes the kernel lose bytes.
     pub(super) fn stat(&self, ino: Ino, path: &RelPath, node: &Node) -> Stat {
+        let mut stat = self.stat_of(ino, path, node);
+        if stat.kind == Kind::Dir {
+            let inside = self.tree.view(|view| view.subdirs(path));
+            stat.nlink = inside.map_or(1, |count| count + 2);
+        }
+        stat
+    }
+
+    /// As `stat`, without counting what is in a directory.
+    pub(super) fn stat_of(&self, ino: Ino, path: &RelPath, node: &Node) -> Stat {
         if path.is_root() {
             let attrs = self.root.lock().clone();
             return self.shown(ino, node, Some(&attrs));
@@ -149,11 +194,16 @@ impl Fs {
         let config = &self.config;
         let (default, mask) = match node.kind {
             Kind::Dir => (config.dir_mode, config.dmask),
-            Kind::File => (config.file_mode, config.fmask),
             Kind::Symlink => (0o777, 0),
+            Kind::File | Kind::Fifo | Kind::Socket | Kind::Char(_) | Kind::Block(_) => {
+                (config.file_mode, config.fmask)
+            }
         };
         let mode = attrs.and_then(|attrs| attrs.mode).unwrap_or(default) & !mask & 0o7777;
         let modified = node.modified.map(|secs| Time { secs, nanos: 0 });
+        let mtime = attrs.and_then(|attrs| attrs.mtime).or(modified);
+        let times = self.names.lock().times(ino);
+        let times = times.shown(mtime.unwrap_or_default());
         Stat {
             ino,
             size: if node.kind == Kind::Dir { 0 } else { node.len },
@@ -162,10 +212,9 @@ impl Fs {
             nlink: if node.kind == Kind::Dir { 2 } else { 1 },
             uid: attrs.and_then(|attrs| attrs.uid).unwrap_or(config.uid),
             gid: attrs.and_then(|attrs| attrs.gid).unwrap_or(config.gid),
-            mtime: attrs
-                .and_then(|attrs| attrs.mtime)
-                .or(modified)
-                .unwrap_or_default(),
+            mtime: times.mtime,
+            atime: times.atime,
+            ctime: times.ctime,
         }
     }
 
@@ -238,9 +287,12 @@ fn apply(attrs: &mut Attrs, change: &SetAttr) {
     }
     attrs.uid = change.uid.or(attrs.uid);
     attrs.gid = change.gid.or(attrs.gid);
-    match change.mtime {
-        Some(SetTime::At(time)) => attrs.mtime = Some(time),
-        Some(SetTime::Now) => attrs.mtime = Some(clock()),
-        None => {}
+    attrs.mtime = change.mtime.map(moment).or(attrs.mtime);
+}
+
+fn moment(set: SetTime) -> Time {
+    match set {
+        SetTime::At(time) => time,
+        SetTime::Now => clock(),
     }
 }

@@ -25,7 +25,7 @@ impl Fs {
     pub async fn opendir(&self, ino: Ino) -> Result<Fh> {
         match self.names.lock().kind(ino) {
             Some(Kind::Dir) => self.handles.add_dir(ino),
-            Some(Kind::File | Kind::Symlink) => Err(FsError::NotDir),
+            Some(_) => Err(FsError::NotDir),
             None => Err(FsError::NotFound),
         }
     }

@@ -16,6 +16,7 @@ use crate::types::{Kind, Name, RelPath};
 
 use super::Ino;
 use super::file::OpenFile;
+use super::times::Times;
 
 /// The root's number, by FUSE.
 pub(super) const ROOT: Ino = Ino(1);
@@ -29,6 +30,8 @@ struct Inode {
     open: Option<Arc<OpenFile>>,
     /// Boxed: nearly all have none.
     orphan: Option<Box<Orphan>>,
+    /// Boxed: most have none.
+    times: Option<Box<Times>>,
 }
 
 /// What an inode was when its name was removed or replaced, for who has it open or is opening it.
@@ -51,6 +54,7 @@ impl Table {
             children: 0,
             open: None,
             orphan: None,
+            times: None,
         };
         Self {
             nodes: HashMap::from([(ROOT, root)]),
@@ -75,6 +79,20 @@ impl Table {
     /// What the inode was when the kernel was told of it.
     pub(super) fn kind(&self, ino: Ino) -> Option<Kind> {
         self.nodes.get(&ino).map(|node| node.kind)
+    }
+
+    /// What is noted of an inode's times.
+    pub(super) fn times(&self, ino: Ino) -> Times {
+        let node = self.nodes.get(&ino);
+        node.and_then(|node| node.times.as_deref().copied())
+            .unwrap_or_default()
+    }
+
+    /// Notes something of an inode's times.
+    pub(super) fn note(&mut self, ino: Ino, note: impl FnOnce(&mut Times)) {
+        if let Some(node) = self.nodes.get_mut(&ino) {
+            note(node.times.get_or_insert_default());
+        }
     }
 
     /// The number of a name, one lookup more. A name that became something else gets a new one.
@@ -112,6 +130,7 @@ impl Table {
                 children: 0,
                 open: None,
                 orphan: None,
+                times: None,
             },
         );
         if let Some(parent) = self.nodes.get_mut(&parent) {

@@ -122,6 +122,7 @@ impl Fs {
             if mode & libc::FALLOC_FL_KEEP_SIZE == 0 && end > draft.len {
                 draft.truncate(end);
             }
+            draft.attrs.mtime = Some(clock());
             Ok(())
         })
         .await

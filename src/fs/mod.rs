@@ -25,6 +25,7 @@ mod paging;
 mod read;
 mod rename;
 mod seal;
+mod times;
 mod unclosed;
 mod waits;
 mod xattr;
@@ -137,14 +138,19 @@ pub struct Stat {
     pub kind: Kind,
     /// Permission bits.
     pub perm: u16,
-    /// Links: 1 for files, 2 for directories.
+    /// Links: 1 for what is no directory; for a directory 2 and one for each directory in it, or 1
+    /// (by custom: not counted) where they are not all known or too many to count.
     pub nlink: u32,
     /// Owner.
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// mtime; atime and ctime show the same.
+    /// Last change of the content.
     pub mtime: Time,
+    /// What utimensat(2) set it to here, else mtime. Reading does not move it.
+    pub atime: Time,
+    /// Last change of content, attributes or name, as far as it was made here; else mtime.
+    pub ctime: Time,
 }
 
 /// An entry of a directory.
@@ -189,6 +195,8 @@ pub struct SetAttr {
     pub size: Option<u64>,
     /// mtime.
     pub mtime: Option<SetTime>,
+    /// atime: kept on this device, while the inode is.
+    pub atime: Option<SetTime>,
     /// The handle it came by.
     pub fh: Option<Fh>,
 }

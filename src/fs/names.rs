@@ -52,7 +52,7 @@ impl Fs {
         self.must_be_writable()?;
         let name = Name::from_bytes(name)?;
         self.see(parent, &name).await?;
-        let attrs = Attrs::new(Kind::Dir, mode, caller.uid, caller.gid, clock());
+        let attrs = self.born(parent, Kind::Dir, mode, caller);
         let (path, seq) = self.make(parent, &name, |_| {
             let generation = Generation {
                 extents: Extents::default(),
@@ -66,15 +66,26 @@ impl Fs {
         self.found(parent, &name)
     }
 
-    /// Makes an empty regular file.
+    /// Makes an empty regular file, or a node that the kernel serves (a pipe, a socket, a device):
+    /// its object is empty, what it is stands in the attributes.
     ///
     /// # Errors
     /// `Exists`, and those of every change.
-    pub async fn mknod(&self, parent: Ino, name: &[u8], mode: u32, caller: Caller) -> Result<Stat> {
+    pub async fn mknod(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        (kind, mode): (Kind, u32),
+        caller: Caller,
+    ) -> Result<Stat> {
         self.must_be_writable()?;
         let name = Name::from_bytes(name)?;
         self.see(parent, &name).await?;
-        let attrs = self.file_attrs(&name, mode, caller);
+        let attrs = if kind == Kind::File {
+            self.file_attrs(parent, &name, mode, caller)
+        } else {
+            self.born(parent, kind, mode, caller)
+        };
         let (_, seq) = self.make(parent, &name, |_| {
             let generation = Generation {
                 extents: Extents::default(),
@@ -101,7 +112,7 @@ impl Fs {
         self.must_be_writable()?;
         let name = Name::from_bytes(name)?;
         self.see(parent, &name).await?;
-        let attrs = Attrs::new(Kind::Symlink, 0o777, caller.uid, caller.gid, clock());
+        let attrs = self.born(parent, Kind::Symlink, 0o777, caller);
         let (_, seq) = self.make(parent, &name, |_| {
             let len = target.len() as u64;
             let mut extents = Extents::default();
@@ -149,7 +160,7 @@ impl Fs {
         self.must_be_writable()?;
         let name = Name::from_bytes(name)?;
         self.see(parent, &name).await?;
-        let seq = {
+        let (seq, ino) = {
             let mut table = self.names.lock();
             let path = child(&table, parent, &name)?;
             let key = RelKey::file(&path);
@@ -173,9 +184,12 @@ impl Fs {
                 ))
             })?;
             table.keep(parent, &name, removed.zip(Some(pin)));
-            table.detach(parent, &name);
-            seq
+            table.note(parent, |times| times.entries_changed(clock()));
+            (seq, table.detach(parent, &name))
         };
+        if let Some(ino) = ino {
+            self.attrs_changed(ino);
+        }
         Ok(self.log.flushed(seq).await?)
     }
 
@@ -210,6 +224,7 @@ impl Fs {
                     Vec::new(),
                 ))
             })?;
+            table.note(parent, |times| times.entries_changed(clock()));
             table.detach(parent, &name);
             seq
         };
@@ -327,9 +342,25 @@ impl Fs {
         self.tree.pin(&extents)
     }
 
+    /// Attributes of a new name. In a directory with the setgid bit it gets the directory's group,
+    /// a directory the bit as well.
+    fn born(&self, parent: Ino, kind: Kind, mode: u32, caller: Caller) -> Attrs {
+        let path = self.names.lock().path(parent);
+        let dir = path.and_then(|path| {
+            let node = self.tree.view(|view| here(view, &path)).ok()?;
+            Some(self.stat_of(parent, &path, &node))
+        });
+        let (gid, bit) = match dir {
+            Some(dir) if u32::from(dir.perm) & libc::S_ISGID != 0 => (dir.gid, libc::S_ISGID),
+            Some(_) | None => (caller.gid, 0),
+        };
+        let mode = if kind == Kind::Dir { mode | bit } else { mode };
+        Attrs::new(kind, mode, caller.uid, gid, clock())
+    }
+
     /// Attributes of a new file.
-    pub(super) fn file_attrs(&self, name: &Name, mode: u32, caller: Caller) -> Attrs {
-        let mut attrs = Attrs::new(Kind::File, mode, caller.uid, caller.gid, clock());
+    pub(super) fn file_attrs(&self, parent: Ino, name: &Name, mode: u32, caller: Caller) -> Attrs {
+        let mut attrs = self.born(parent, Kind::File, mode, caller);
         if self.config.content_type_auto
             && let Some(headers) = &mut attrs.headers
         {
@@ -345,7 +376,7 @@ impl Fs {
         name: &Name,
         content: impl FnOnce(&RelPath) -> (Want, Vec<u8>),
     ) -> Result<(RelPath, Seq)> {
-        let table = self.names.lock();
+        let mut table = self.names.lock();
         let path = child(&table, parent, name)?;
         let (want, inline) = content(&path);
         let is_dir = matches!(&want, Want::Object(made) if made.attrs.kind == Kind::Dir);
@@ -371,6 +402,7 @@ impl Fs {
                 inline,
             ))
         })?;
+        table.note(parent, |times| times.entries_changed(clock()));
         Ok((path, seq))
     }
 

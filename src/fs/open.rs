@@ -68,7 +68,7 @@ impl Fs {
         let made = if is_there {
             None
         } else {
-            let attrs = self.file_attrs(&name, mode, caller);
+            let attrs = self.file_attrs(parent, &name, mode, caller);
             self.create_new(parent, &name, attrs, flags & libc::O_EXCL != 0)?
         };
         let Some((file, stat)) = made else {
@@ -142,6 +142,7 @@ impl Fs {
                 Err(FsError::Exists) if !must_be_new => return Ok(None),
                 seq => seq?,
             };
+            table.note(parent, |times| times.entries_changed(clock()));
             let node = self.tree.view(|view| here(view, &path))?;
             table.detach(parent, name);
             let ino = table.intern(parent, name, Kind::File);

@@ -12,7 +12,7 @@ use crate::types::{Attrs, Extents, Generation, Kind, Name, RelKey, RelPath, Seq,
 
 use super::learn::Learnt;
 use super::names::{allowed, as_generation, child, here};
-use super::{Fs, FsError, Ino, RenameFlags, Result};
+use super::{Fs, FsError, Ino, RenameFlags, Result, clock};
 
 /// What a rename did, for the inodes.
 struct Moved {
@@ -38,7 +38,7 @@ impl Fs {
         let (old, _) = self.see(from.0, &from.1).await?;
         let (new, _) = self.see(to.0, &to.1).await?;
         self.know_subtrees(&old, &new).await?;
-        let (moved, file, new) = {
+        let (moved, file, new, changed) = {
             let mut table = self.names.lock();
             let old = child(&table, from.0, &from.1)?;
             let new = child(&table, to.0, &to.1)?;
@@ -52,19 +52,28 @@ impl Fs {
                 RenameFlags::NoReplace => self.move_to(&old, &new, true)?,
             };
             let (a, b) = ((from.0, &from.1), (to.0, &to.1));
+            let mut changed = Vec::new();
             if flags == RenameFlags::Exchange {
                 table.exchange(a, b);
+                changed.extend(table.peek(a.0, a.1));
             } else {
                 table.keep(to.0, &to.1, moved.replaced.take().zip(Some(pin)));
-                table.rename(a, b);
+                changed.extend(table.rename(a, b));
             }
-            (moved, table.open_at(to.0, &to.1), new)
+            changed.extend(table.peek(b.0, b.1));
+            for dir in [from.0, to.0] {
+                table.note(dir, |times| times.entries_changed(clock()));
+            }
+            (moved, table.open_at(to.0, &to.1), new, changed)
         };
         if let Some(file) = file {
             self.carried(&file, &new, moved.seq);
         }
         for dir in &moved.dirs {
             self.tree.learn_empty(dir);
+        }
+        for ino in changed {
+            self.attrs_changed(ino);
         }
         Ok(self.log.flushed(moved.seq).await?)
     }

@@ -34,25 +34,44 @@ pub(super) fn file_type(kind: Kind) -> FileType {
         Kind::File => FileType::RegularFile,
         Kind::Dir => FileType::Directory,
         Kind::Symlink => FileType::Symlink,
+        Kind::Fifo => FileType::NamedPipe,
+        Kind::Socket => FileType::Socket,
+        Kind::Char(_) => FileType::CharDevice,
+        Kind::Block(_) => FileType::BlockDevice,
+    }
+}
+
+/// What mknod(2) is to make: `mode` with the file type. `None`: nothing that it can make (`EINVAL`).
+pub(super) fn node_kind(mode: u32, device: u32) -> Option<Kind> {
+    match mode & libc::S_IFMT {
+        0 | libc::S_IFREG => Some(Kind::File),
+        libc::S_IFIFO => Some(Kind::Fifo),
+        libc::S_IFSOCK => Some(Kind::Socket),
+        libc::S_IFCHR => Some(Kind::Char(device)),
+        libc::S_IFBLK => Some(Kind::Block(device)),
+        _ => None,
     }
 }
 
 pub(super) fn attr(stat: &Stat) -> FileAttr {
-    let time = system_time(stat.mtime);
+    let device = match stat.kind {
+        Kind::Char(device) | Kind::Block(device) => device,
+        Kind::File | Kind::Dir | Kind::Symlink | Kind::Fifo | Kind::Socket => 0,
+    };
     FileAttr {
         ino: INodeNo(stat.ino.0),
         size: stat.size,
         blocks: stat.size.div_ceil(512),
-        atime: time,
-        mtime: time,
-        ctime: time,
-        crtime: time,
+        atime: system_time(stat.atime),
+        mtime: system_time(stat.mtime),
+        ctime: system_time(stat.ctime),
+        crtime: system_time(stat.mtime),
         kind: file_type(stat.kind),
         perm: stat.perm,
         nlink: stat.nlink,
         uid: stat.uid,
         gid: stat.gid,
-        rdev: 0,
+        rdev: device,
         blksize: BLOCK,
         flags: 0,
     }
@@ -116,6 +135,7 @@ mod tests {
     use super::*;
 
     fn stat(secs: i64, nanos: u32) -> Stat {
+        let time = Time { secs, nanos };
         Stat {
             ino: Ino(5),
             size: 513,
@@ -124,7 +144,9 @@ mod tests {
             nlink: 1,
             uid: 7,
             gid: 8,
-            mtime: Time { secs, nanos },
+            mtime: time,
+            atime: time,
+            ctime: time,
         }
     }
 
@@ -152,6 +174,18 @@ mod tests {
             panic!("not a time");
         };
         assert_eq!((time.secs, time.nanos), (-2, 800_000_000));
+    }
+
+    #[test]
+    fn a_device_shows_its_number_and_mknod_gives_it() {
+        let device = node_kind(libc::S_IFCHR | 0o600, 0x0103).unwrap();
+        let shown = attr(&Stat {
+            kind: device,
+            ..stat(0, 0)
+        });
+        assert_eq!((shown.kind, shown.rdev), (FileType::CharDevice, 0x0103));
+        assert_eq!(node_kind(0o644, 0), Some(Kind::File));
+        assert_eq!(node_kind(libc::S_IFDIR | 0o755, 0), None);
     }
 
     #[test]

@@ -20,9 +20,10 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
+use super::adapter::Adapter;
+use super::mounts;
 use super::notify::Notify;
 use super::serve::{Deadlines, Serve};
-use super::{Adapter, mounts};
 use crate::fs::Fs;
 
 /// Threads that read requests: one can copy a large write while the other goes on.

@@ -111,6 +111,29 @@ impl PendingMap {
             .take_while(move |(key, _)| key.as_str().starts_with(prefix))
     }
 
+    /// The first components, below `prefix`, of the keys that have more than one: names that may be
+    /// directories. What lies in each is jumped over. `None` beyond `limit` steps.
+    pub(super) fn dirs_in<'a>(&'a self, prefix: &str, limit: usize) -> Option<Vec<&'a str>> {
+        let mut found = Vec::new();
+        let mut from: Bound<String> = Bound::Included(prefix.into());
+        for _ in 0..limit {
+            let range = (from.as_ref().map(String::as_str), Bound::Unbounded);
+            let next = self.by_key.range::<str, _>(range).next();
+            let Some(rest) = next.and_then(|(key, _)| key.as_str().strip_prefix(prefix)) else {
+                return Some(found);
+            };
+            from = match rest.split_once('/') {
+                Some((name, _)) if !name.is_empty() => {
+                    found.push(name);
+                    // '0' is the character behind '/'.
+                    Bound::Included(format!("{prefix}{name}0"))
+                }
+                _ => Bound::Excluded(format!("{prefix}{rest}")),
+            };
+        }
+        None
+    }
+
     /// How many.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -18,6 +18,9 @@ use super::fold::State;
 use super::pending::Pending;
 use super::remote::{Fact, Known};
 
+/// Names that `View::subdirs` looks at: it is asked for with every `stat` of a directory.
+const COUNTED: usize = 1000;
+
 /// What is to be done with what is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
@@ -196,6 +199,29 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn is_empty(&self, path: &RelPath) -> bool {
         self.names(path).is_empty()
+    }
+
+    /// How many directories are visible in the directory; `None` if not all of its names are known,
+    /// or if counting would look at more than `COUNTED` of them.
+    #[must_use]
+    pub fn subdirs(&self, path: &RelPath) -> Option<u32> {
+        let dir = self.state.remote.dir(path)?;
+        dir.listed?;
+        if dir.names.len() > COUNTED {
+            return None;
+        }
+        let in_bucket = dir
+            .names
+            .iter()
+            .filter(|(_, slot)| slot.dir.present().is_some())
+            .map(|(name, _)| name.as_str());
+        let mut found: BTreeSet<&str> = in_bucket.collect();
+        found.extend(self.state.pending.dirs_in(&path.dir_prefix(), COUNTED)?);
+        let is_dir = |name: &&str| {
+            let child = Name::new(name).map(|name| self.lookup(&path.join(&name)));
+            matches!(child, Ok(Seen::Here(node, _)) if node.kind == Kind::Dir)
+        };
+        u32::try_from(found.into_iter().filter(is_dir).count()).ok()
     }
 
     /// What the bucket is believed to hold at `key`: the base of the next change there.

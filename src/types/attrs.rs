@@ -3,7 +3,8 @@
 //! The form is s3fs's (so that s3fs reads what we write and the reverse): user metadata `mode`
 //! (decimal `st_mode` with the file type), `uid`, `gid`, `mtime` (seconds, maybe with a fraction;
 //! rclone writes the same name in the same form), `xattr` (percent-encoded JSON of base64 values);
-//! a directory is the key with a trailing `/` and the type `application/x-directory`.
+//! a directory is the key with a trailing `/` and the type `application/x-directory`. What is ours:
+//! `rdev`, the decimal `st_rdev` of a device (s3fs writes the node, but not which device it is).
 //!
 //! Invariant: a field that is `None` is not known and is not written: metadata that others wrote
 //! and we do not understand is kept in `headers` and sent again.
@@ -27,6 +28,14 @@ pub enum Kind {
     Dir,
     /// A symbolic link; its content is the target.
     Symlink,
+    /// A named pipe: the kernel serves it, the object is no more than its name.
+    Fifo,
+    /// The name of a socket, as `Fifo`.
+    Socket,
+    /// A character device, as `Fifo`; its `st_rdev`.
+    Char(u32),
+    /// A block device, as `Fifo`; its `st_rdev`.
+    Block(u32),
 }
 
 /// Seconds and nanoseconds since 1970.
@@ -65,13 +74,18 @@ const UID: &str = "uid";
 const GID: &str = "gid";
 const MTIME: &str = "mtime";
 const XATTR: &str = "xattr";
-const OURS: [&str; 5] = [MODE, UID, GID, MTIME, XATTR];
+const RDEV: &str = "rdev";
+const OURS: [&str; 6] = [MODE, UID, GID, MTIME, XATTR, RDEV];
 /// What s3fs and others give a directory's marker.
 const DIRECTORY_TYPE: &str = "application/x-directory";
 const S_IFMT: u32 = 0o170_000;
 const S_IFDIR: u32 = 0o040_000;
 const S_IFLNK: u32 = 0o120_000;
 const S_IFREG: u32 = 0o100_000;
+const S_IFIFO: u32 = 0o010_000;
+const S_IFSOCK: u32 = 0o140_000;
+const S_IFCHR: u32 = 0o020_000;
+const S_IFBLK: u32 = 0o060_000;
 /// What s3fs leaves as it is when it encodes the JSON of the extended attributes.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
@@ -132,6 +146,9 @@ impl Attrs {
         put(UID, self.uid.map(|id| id.to_string()));
         put(GID, self.gid.map(|id| id.to_string()));
         put(MTIME, self.mtime.map(format_time));
+        if let Kind::Char(device) | Kind::Block(device) = self.kind {
+            put(RDEV, Some(device.to_string()));
+        }
         let xattrs = self.xattrs.as_ref().filter(|all| !all.is_empty());
         put(XATTR, xattrs.map(encode_xattrs));
         headers
@@ -146,6 +163,10 @@ impl Attrs {
         let kind = match mode.map(|mode| mode & S_IFMT) {
             _ if is_dir_key => Kind::Dir,
             Some(S_IFLNK) => Kind::Symlink,
+            Some(S_IFIFO) => Kind::Fifo,
+            Some(S_IFSOCK) => Kind::Socket,
+            Some(S_IFCHR) => Kind::Char(number(RDEV).unwrap_or_default()),
+            Some(S_IFBLK) => Kind::Block(number(RDEV).unwrap_or_default()),
             _ => Kind::File,
         };
         let mut rest = headers.clone();
@@ -168,6 +189,10 @@ fn type_bits(kind: Kind) -> u32 {
         Kind::File => S_IFREG,
         Kind::Dir => S_IFDIR,
         Kind::Symlink => S_IFLNK,
+        Kind::Fifo => S_IFIFO,
+        Kind::Socket => S_IFSOCK,
+        Kind::Char(_) => S_IFCHR,
+        Kind::Block(_) => S_IFBLK,
     }
 }
 
@@ -297,9 +322,11 @@ mod tests {
         #[test]
         fn attributes_survive_the_metadata(
             mode in 0u32..0o10000, uid: u32, gid: u32, secs: i32, nanos in 0u32..1_000_000_000,
-            link: bool, value in prop::collection::vec(any::<u8>(), 0..20)
+            kind in prop::sample::select(vec![
+                Kind::File, Kind::Symlink, Kind::Fifo, Kind::Socket, Kind::Char(0x0105), Kind::Block(7)
+            ]),
+            value in prop::collection::vec(any::<u8>(), 0..20)
         ) {
-            let kind = if link { Kind::Symlink } else { Kind::File };
             let mut attrs = Attrs::new(kind, mode, uid, gid, Time { secs: secs.into(), nanos });
             attrs.xattrs = Some(BTreeMap::from([("user.日".into(), value)]));
             prop_assert_eq!(Attrs::from_headers(&attrs.to_headers(), false), attrs);

@@ -159,7 +159,7 @@ impl World {
                         todo.push(path.clone());
                         Node::Dir
                     }
-                    Kind::File | Kind::Symlink => Node::File(self.get(&path).await.unwrap()),
+                    _ => Node::File(self.get(&path).await.unwrap()),
                 };
                 all.insert(path, node);
             }
