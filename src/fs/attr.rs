@@ -81,7 +81,11 @@ impl Fs {
     }
 
     /// Changes what travels with the object: on the draft if there is one, and on what is sealed.
-    pub(super) async fn set_attrs(&self, ino: Ino, edit: impl Fn(&mut Attrs) + Send + Sync) -> Result<()> {
+    pub(super) async fn set_attrs(
+        &self,
+        ino: Ino,
+        edit: impl Fn(&mut Attrs) + Send + Sync,
+    ) -> Result<()> {
         if ino == ROOT {
             edit(&mut self.root.lock());
             return Ok(());

@@ -17,4 +17,5 @@ mod readme;
 mod restart;
 mod servers;
 mod shell;
+mod suites;
 mod unclosed;

@@ -47,6 +47,12 @@ pub(crate) fn aws() -> PathBuf {
     venv("aws")
 }
 
+/// A crate's program, made by `tests/prepare`.
+pub(crate) fn tool(program: &str) -> PathBuf {
+    venv("python");
+    target().join("test-servers/tools/bin").join(program)
+}
+
 /// A program of the tests' Python environment.
 fn venv(program: &str) -> PathBuf {
     static MADE: OnceLock<()> = OnceLock::new();
