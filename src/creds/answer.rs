@@ -3,6 +3,9 @@
 //! Invariant: an answer is shown as text only where it cannot hold credentials; a redirect, a page
 //! of HTML or any other content is a refusal that says what was seen.
 
+#[cfg(test)]
+mod tests;
+
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap};
