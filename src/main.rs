@@ -14,8 +14,9 @@ fn main() -> ExitCode {
             given,
             life,
         }) => cli::mount(&source, &dir, &given, life),
-        Ok(Command::Status { dir, json }) => cli::status(&dir, json),
+        Ok(Command::Status { dir, how }) => cli::status(&dir, how),
         Ok(Command::Cancel { dir }) => cli::cancel(&dir),
+        Ok(Command::LogLevel { dir, level }) => cli::log_level(&dir, &level),
         Ok(Command::Drain { dir, timeout }) => cli::drain(&dir, timeout),
         #[cfg(feature = "sim")]
         Ok(Command::Demo { dir, tour_only }) => kryptonfs::sim::demo::run(Some(dir), tour_only),

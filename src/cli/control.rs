@@ -16,6 +16,14 @@ pub(super) fn status(dir: &Path) -> Result<Status, String> {
     }
 }
 
+pub(super) fn log_level(dir: &Path, level: &str) -> Result<(), String> {
+    let level = level.to_owned();
+    match ask(dir, &Ask::LogLevel { level }, PATIENCE)? {
+        Say::Done => Ok(()),
+        other => Err(unexpected(other)),
+    }
+}
+
 /// `Ok`: everything is in S3.
 pub(super) fn drain(dir: &Path, timeout: Duration) -> Result<(), String> {
     let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
@@ -48,7 +56,7 @@ fn ask(dir: &Path, question: &Ask, patience: Duration) -> Result<Say, String> {
 fn unexpected(said: Say) -> String {
     match said {
         Say::Error(text) => format!("the daemon says: {text}"),
-        Say::Status(_) | Say::Drained(_) | Say::Left(_) | Say::Cancelled(_) => {
+        Say::Status(_) | Say::Drained(_) | Say::Left(_) | Say::Cancelled(_) | Say::Done => {
             "the daemon answers another question: it is of another version".into()
         }
     }

@@ -23,6 +23,9 @@ pub use cancel::cancel;
 pub use helper::Helper;
 pub use parse::{Wrong, parse};
 
+/// Between two pictures of `status --watch`.
+const WATCH: Duration = Duration::from_secs(1);
+
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -52,8 +55,15 @@ pub enum Command {
     Status {
         /// The mountpoint.
         dir: PathBuf,
-        /// As JSON.
-        json: bool,
+        /// What is told.
+        how: Telling,
+    },
+    /// Change what a mount logs.
+    LogLevel {
+        /// The mountpoint.
+        dir: PathBuf,
+        /// As the option `log`.
+        level: String,
     },
     /// End all waits for the bucket.
     Cancel {
@@ -78,6 +88,19 @@ pub enum Command {
     /// The simulated cloud alone. Carried out by `sim`.
     #[cfg(feature = "sim")]
     Sim(SimArgs),
+}
+
+/// How a status is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Telling {
+    /// For people, once.
+    Once,
+    /// For people, again and again until it is interrupted.
+    Watch,
+    /// As one line of JSON.
+    Json,
+    /// Not at all: the exit code says it.
+    Quiet,
 }
 
 /// What the simulated cloud is told.
@@ -153,23 +176,53 @@ fn mounted(source: &str, dir: &Path, given: &[Given], life: Life) -> Result<(), 
     }
     let runtime = daemon::runtime()
         .map_err(|error| Failure::Mount(format!("no threads to be had: {error}")))?;
-    let done = runtime.block_on(daemon::run(config, dir, life));
+    let reread = || Config::new(source, given).map_err(|error| error.to_string());
+    let done = runtime.block_on(daemon::run(config, dir, life, reread));
     daemon::shut_down(runtime);
     done
 }
 
-/// Asks a mount how it is doing.
+/// Asks a mount how it is doing. Quietly: exit 0 all is sent, 1 something waits, 2 trouble.
 #[must_use]
-pub fn status(dir: &Path, json: bool) -> ExitCode {
-    done(control::status(dir).and_then(|status| {
-        let text = if json {
-            let line = serde_json::to_string(&status).map_err(|error| error.to_string())?;
-            line + "\n"
-        } else {
-            show::status(&status)
-        };
-        print(&text)
-    }))
+pub fn status(dir: &Path, how: Telling) -> ExitCode {
+    match how {
+        Telling::Quiet => quiet_status(dir),
+        Telling::Watch => loop {
+            // Home, the text, then clear what an older, longer one left below.
+            let told = control::status(dir)
+                .and_then(|status| print(&format!("\x1b[H{}\x1b[J", show::status(&status))));
+            if let Err(line) = told {
+                return done(Err(line));
+            }
+            std::thread::sleep(WATCH);
+        },
+        Telling::Json | Telling::Once => done(control::status(dir).and_then(|status| {
+            let text = if how == Telling::Json {
+                let line = serde_json::to_string(&status).map_err(|error| error.to_string())?;
+                line + "\n"
+            } else {
+                show::status(&status)
+            };
+            print(&text)
+        })),
+    }
+}
+
+fn quiet_status(dir: &Path) -> ExitCode {
+    match control::status(dir) {
+        Ok(status) if status.in_trouble() => ExitCode::from(2),
+        Ok(status) => ExitCode::from(u8::from(status.pending > 0)),
+        Err(line) => {
+            eprintln!("kryptonfs: {line}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Changes what a mount logs, until its options are read again.
+#[must_use]
+pub fn log_level(dir: &Path, level: &str) -> ExitCode {
+    done(control::log_level(dir, level))
 }
 
 /// Has a mount send all that is pending.

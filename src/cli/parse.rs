@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command as Clap};
 
 #[cfg(feature = "sim")]
 use super::SimArgs;
-use super::{Command, helper};
+use super::{Command, Telling, helper};
 use crate::config::table::{self, Opt, TABLE};
 use crate::config::{Given, parse_time, split_options};
 use crate::daemon::Life;
@@ -51,7 +51,16 @@ fn command(name: &str, matches: &ArgMatches) -> Result<Command, String> {
     Ok(match name {
         "status" => Command::Status {
             dir: dir(),
-            json: matches.get_flag("json"),
+            how: match ["quiet", "json", "watch"].map(|id| matches.get_flag(id)) {
+                [true, ..] => Telling::Quiet,
+                [_, true, _] => Telling::Json,
+                [_, _, true] => Telling::Watch,
+                [false, false, false] => Telling::Once,
+            },
+        },
+        "log-level" => Command::LogLevel {
+            dir: dir(),
+            level: text(matches, "LEVEL").unwrap_or_default(),
         },
         "cancel" => Command::Cancel { dir: dir() },
         "drain" => Command::Drain {
@@ -147,7 +156,25 @@ fn root() -> Clap {
             Clap::new("status")
                 .about("Tells how a mount is doing")
                 .arg(dir("The mountpoint"))
-                .arg(switch("json", "As one line of JSON")),
+                .arg(switch("json", "As one line of JSON"))
+                .arg(switch("watch", "Again and again, until it is interrupted"))
+                .arg(
+                    switch(
+                        "quiet",
+                        "Exit code only: 0 all is sent, 1 not yet, 2 trouble",
+                    )
+                    .short('q'),
+                ),
+        )
+        .subcommand(
+            Clap::new("log-level")
+                .about("Changes what a mount logs, until its options are read again")
+                .arg(dir("The mountpoint"))
+                .arg(
+                    Arg::new("LEVEL")
+                        .required(true)
+                        .help("off, error, warn, info, debug or trace"),
+                ),
         )
         .subcommand(
             Clap::new("cancel")
@@ -427,13 +454,23 @@ mod tests {
     #[test]
     fn status_and_drain_know_their_mount() {
         let dir = PathBuf::from("/mnt");
-        assert_eq!(
-            parsed("status /mnt --json"),
-            Ok(Command::Status {
-                dir: dir.clone(),
-                json: true
-            })
-        );
+        for (flags, how) in [
+            ("", Telling::Once),
+            ("--json", Telling::Json),
+            ("--watch", Telling::Watch),
+            ("-q", Telling::Quiet),
+            ("--quiet --json", Telling::Quiet),
+        ] {
+            let dir = dir.clone();
+            let line = format!("status /mnt {flags}");
+            assert_eq!(parsed(&line), Ok(Command::Status { dir, how }));
+        }
+        let level = "debug".to_owned();
+        let command = Command::LogLevel {
+            dir: dir.clone(),
+            level,
+        };
+        assert_eq!(parsed("log-level /mnt debug"), Ok(command));
         let drain = |seconds| Command::Drain {
             dir: dir.clone(),
             timeout: Duration::from_secs(seconds),

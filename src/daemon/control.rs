@@ -4,10 +4,12 @@
 //! "status"                       -> {"status":{...}}
 //! {"drain":{"timeout_ms":1000}}  -> {"drained":{...}} | {"left":{...}}
 //! "cancel"                       -> {"cancelled":3}
+//! {"log_level":{"level":"debug"}} -> "done"
 //! anything else                  -> {"error":"..."}
 //! ```
 //!
-//! Invariants: only the mount's user (and root) can connect; a line is bounded, and so are callers at
+//! Invariants: only the mount's user and root are answered (the socket's mode says so, and the peer's
+//! credentials are asked for); a line is bounded, and so are callers at
 //! once and their time to ask; the socket is removed by the mount that made it, and by no other.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -47,6 +49,11 @@ pub enum Ask {
     },
     /// End all waits for the bucket now.
     Cancel,
+    /// Log so much from now on.
+    LogLevel {
+        /// As the option `log`.
+        level: String,
+    },
 }
 
 /// An answer.
@@ -61,6 +68,8 @@ pub enum Say {
     Left(Box<Status>),
     /// So many waits were ended.
     Cancelled(usize),
+    /// It is done.
+    Done,
     /// That was no question.
     Error(String),
 }
@@ -132,6 +141,10 @@ async fn serve(listener: UnixListener, who: Arc<dyn Knows>) {
 }
 
 async fn converse(stream: tokio::net::UnixStream, who: &dyn Knows) -> io::Result<()> {
+    let caller = stream.peer_cred()?.uid();
+    if caller != 0 && caller != nix::unistd::geteuid().as_raw() {
+        return Err(io::Error::other(format!("user {caller} may not ask")));
+    }
     let (asks, mut hears) = stream.into_split();
     let mut line = String::new();
     let mut asks = tokio::io::BufReader::new(asks.take(QUESTION));
@@ -154,8 +167,19 @@ async fn say(line: &str, who: &dyn Knows) -> Say {
             }
         }
         Ok(Ask::Cancel) => Say::Cancelled(who.cancel()),
+        Ok(Ask::LogLevel { level }) => match set_log_level(&level) {
+            Ok(()) => Say::Done,
+            Err(why) => Say::Error(why),
+        },
         Err(error) => Say::Error(format!("not understood: {error}")),
     }
+}
+
+fn set_log_level(level: &str) -> Result<(), String> {
+    let parsed = level.parse();
+    super::set_level(parsed.map_err(|_| {
+        format!("{level:?} is no level: say off, error, warn, info, debug or trace")
+    })?)
 }
 
 /// Asks the daemon behind `socket`. Blocking, at most `patience`.

@@ -10,21 +10,21 @@ mod check;
 mod control;
 mod link;
 mod logging;
+mod notify;
 mod process;
 mod registry;
+mod service;
 mod status;
 mod supervise;
 mod time;
 
 use std::fmt;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::runtime::Handle;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::clock::believed::Believed;
 use crate::config::Config;
@@ -38,14 +38,17 @@ pub use control::{Ask, Say, ask};
 pub use logging::{Sink, hold_log, log_to, release_log, set_level};
 pub use process::{harden, runtime, shut_down};
 pub use registry::find;
+pub use service::run;
 pub use status::{LastError, Partial, Refused, Status, ago, lasting};
 pub use supervise::{in_background, supervise};
 
 /// How long the mountpoint may take to be looked at (it may lie on a network file system).
 const LOOK: Duration = Duration::from_secs(10);
+/// How long the kernel's last requests may take once nobody uses the mount any more.
+const REST: Duration = Duration::from_secs(1);
 /// How long the drain may take to stop.
-const STOP: Duration = Duration::from_secs(5);
-/// How long requests in flight and the last flush may take at the end.
+const STOP: Duration = Duration::from_secs(2);
+/// How long the last flush may take at the end: only a disk that hangs takes longer.
 const LAST: Duration = Duration::from_secs(10);
 /// What an operation may take beyond what it waits for.
 const SLACK: Duration = Duration::from_secs(10);
@@ -268,8 +271,8 @@ impl Mounted {
         drop(self.control.take());
         let unmounted = self.session.unmount().await;
         if matches!(unmounted, Ok(Left::Nothing)) {
-            let ended = tokio::time::timeout(LAST, self.session.ended()).await;
-            if ended.is_err() || !self.session.idle(LAST).await {
+            let ended = tokio::time::timeout(REST, self.session.ended()).await;
+            if ended.is_err() || !self.session.idle(REST).await {
                 tracing::warn!("some requests are cut short");
             }
         } else {
@@ -384,62 +387,5 @@ impl Knows for Inner {
         let drained = tokio::time::timeout(timeout, self.drain.drained()).await;
         // `Ok(false)`: the mount ended before.
         matches!(drained, Ok(true))
-    }
-}
-
-/// Mounts, says so on stdout, and stays until a signal comes or somebody unmounts.
-///
-/// # Errors
-/// One line.
-pub async fn run(config: Config, dir: &Path, life: Life) -> Result<(), Failure> {
-    // Before the mount: a signal that comes while it is made is not lost.
-    let mut signals = Signals::new()?;
-    let mounted = Daemon::start(config, dir, life).await?;
-    release_log();
-    let line = format!(
-        "mounted {} at {}\n",
-        mounted.source(),
-        mounted.dir().display()
-    );
-    let mut out = std::io::stdout();
-    if let Err(error) = out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
-        tracing::debug!(%error, "nobody reads stdout");
-    }
-    if life != Life::Foreground
-        && let Err(error) = process::leave_terminal()
-    {
-        tracing::warn!(%error, "the terminal of whoever mounted is kept");
-    }
-    tracing::info!(source = mounted.source(), dir = %mounted.dir().display(), "mounted");
-    tokio::select! {
-        () = signals.any() => {}
-        () = mounted.ended() => {}
-    }
-    mounted.unmount().await
-}
-
-/// What asks a mount to end.
-#[derive(Debug)]
-struct Signals([Signal; 3]);
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let on = |kind| {
-            signal(kind).map_err(|error| Failure::Mount(format!("no signals to be had: {error}")))
-        };
-        Ok(Self([
-            on(SignalKind::terminate())?,
-            on(SignalKind::interrupt())?,
-            on(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn any(&mut self) {
-        let [terminate, interrupt, hangup] = &mut self.0;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hangup.recv() => {}
-        }
     }
 }

@@ -59,6 +59,14 @@ pub struct Status {
     pub stale_answers: u64,
 }
 
+impl Status {
+    /// Whether somebody has to look: S3 refuses something for good, or bytes were set aside.
+    #[must_use]
+    pub fn in_trouble(&self) -> bool {
+        !self.refused.is_empty() || !self.set_aside.is_empty() || !self.partials.is_empty()
+    }
+}
+
 /// A change S3 refuses for good.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {

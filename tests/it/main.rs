@@ -16,6 +16,7 @@ mod reading;
 mod readme;
 mod restart;
 mod servers;
+mod service;
 mod shell;
 mod suites;
 mod unclosed;
