@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Failure;
 use crate::clock::believed::Believed;
@@ -9,7 +10,7 @@ use crate::config::Config;
 use crate::creds::{self, Leases};
 use crate::drain;
 use crate::fs::{Fs, Parts, Progress};
-use crate::log::Log;
+use crate::log::{Log, LogError};
 use crate::net::Net;
 use crate::read::Reader;
 use crate::store::ObjectStore;
@@ -73,12 +74,26 @@ pub(super) fn world(config: &Config) -> Result<World, Failure> {
     })
 }
 
+/// `umount` returns before the daemon behind it has ended: the next mount waits for it so long.
+const ENDING_MAX: Duration = Duration::from_secs(10);
+const ENDING_STEP: Duration = Duration::from_millis(50);
+
+fn open_tree(config: &Config, memory: &Path) -> Result<Opened, LogError> {
+    let until = Instant::now() + ENDING_MAX;
+    loop {
+        match Tree::open(config.log.clone(), memory, config.fs.ttl) {
+            Err(LogError::Busy(_)) if Instant::now() < until => std::thread::sleep(ENDING_STEP),
+            done => return done,
+        }
+    }
+}
+
 /// The spool is locked and read back, the cache opened. Blocking.
 pub(super) fn core(config: &Config, world: &World) -> Result<Core, Failure> {
     not_a_link("spool_dir", &config.log.dir)?;
     not_a_link("cache_dir", &config.read.cache_dir)?;
     let memory = config.log.dir.join("memory");
-    let opened = Tree::open(config.log.clone(), &memory, config.fs.ttl).map_err(|error| {
+    let opened = open_tree(config, &memory).map_err(|error| {
         let dir = config.log.dir.display();
         Failure::Mount(format!("the spool {dir} cannot be used: {error}"))
     })?;

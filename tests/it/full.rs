@@ -34,11 +34,14 @@ fn tmpfs(world: &World, size: u64) -> PathBuf {
 }
 
 /// Bytes that the files of a folder occupy. What goes meanwhile counts as nothing.
+/// A file that the cache shares with the spool is the spool's until that lets go of it.
 fn occupied(dir: &Path) -> u64 {
+    let is_cache = dir.components().any(|part| part.as_os_str() == "cache");
     let mut all = 0;
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         match entry.metadata() {
             Ok(meta) if meta.is_dir() => all += occupied(&entry.path()),
+            Ok(meta) if is_cache && meta.nlink() > 1 => {}
             Ok(meta) => all += meta.blocks() * 512,
             Err(_) => {}
         }
