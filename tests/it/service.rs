@@ -13,7 +13,8 @@ use crate::harness::mount::{BINARY, Spec, detach};
 use crate::harness::servers::die_with_parent;
 use crate::harness::{Server, WorkDir, World, eventually, mounts_below};
 
-const SOON: Duration = Duration::from_secs(60);
+/// Far more than it takes on a machine that does other things as well.
+const SOON: Duration = Duration::from_secs(180);
 
 /// A mount that was started as systemd starts one.
 struct Service {
@@ -163,7 +164,6 @@ fn what_is_logged_is_changed_by_a_verb() {
     assert!(set("info").status.success());
     service.signal(Signal::SIGTERM);
     service.tells("STOPPING=1");
-    fs::write(world.work.path().join("x"), "").unwrap();
 }
 
 #[test]
