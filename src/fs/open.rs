@@ -21,8 +21,9 @@ impl Fs {
     /// Those of open(2); `Stale` where somebody else replaced what open handles still read: the
     /// kernel looks the name up again and opens what is there now.
     pub async fn open(self: &Arc<Self>, ino: Ino, flags: i32, caller: Caller) -> Result<Opened> {
-        let may_write = flags & libc::O_ACCMODE != libc::O_RDONLY;
-        if may_write || flags & libc::O_TRUNC != 0 {
+        // Who may only read but cuts the file short has changed it: its close seals that.
+        let may_write = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
+        if may_write {
             self.must_be_writable()?;
         }
         let path = self.names.lock().path(ino);

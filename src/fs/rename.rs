@@ -61,8 +61,10 @@ impl Fs {
                 changed.extend(table.rename(a, b));
             }
             changed.extend(table.peek(b.0, b.1));
+            // One moment for both.
+            let now = clock();
             for dir in [from.0, to.0] {
-                table.note(dir, |times| times.entries_changed(clock()));
+                table.note(dir, |times| times.entries_changed(now));
             }
             (moved, table.open_at(to.0, &to.1), new, changed)
         };

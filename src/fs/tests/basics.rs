@@ -178,3 +178,15 @@ async fn an_exchange_swaps_contents() {
     assert_eq!(world.get("a").await.unwrap(), b"B");
     assert_eq!(world.get("b").await.unwrap(), b"A");
 }
+
+#[tokio::test]
+async fn what_an_open_for_reading_cut_short_stays_cut_short() {
+    let world = World::new();
+    world.put("f", b"long before").await.unwrap();
+    let flags = libc::O_RDONLY | libc::O_TRUNC;
+    let (ino, fh) = world.open("f", flags).await.unwrap();
+    world.close(ino, fh).await.unwrap();
+    assert_eq!(world.get("f").await.unwrap(), b"");
+    let world = world.reboot().await;
+    assert_eq!(world.get("f").await.unwrap(), b"");
+}
