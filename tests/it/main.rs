@@ -18,5 +18,6 @@ mod restart;
 mod servers;
 mod service;
 mod shell;
+mod side_by_side;
 mod suites;
 mod unclosed;
