@@ -121,8 +121,15 @@ impl From<Failure> for Failed {
 async fn demo(dir: Option<PathBuf>, tour_only: bool) -> Result<(), Failed> {
     log_to(Sink::Stderr, LevelFilter::WARN);
     let places = Places::below(dir)?;
-    fs::create_dir_all(&places.mountpoint)
-        .map_err(|error| Failed::because(format!("{}: {error}", places.mountpoint.display())))?;
+    match fs::create_dir_all(&places.mountpoint) {
+        // Also what a demo that died left mounted there, which mounting again takes away; whatever
+        // else is no directory is refused by it in words.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            let dir = places.mountpoint.display();
+            return Err(Failed::because(format!("{dir}: {error}")));
+        }
+        Ok(()) | Err(_) => {}
+    }
     let cloud = start_cloud(&places.cloud).await?;
     tell_cloud(&cloud)?;
     let mounted = Daemon::mount(config(&cloud, &places)?, &places.mountpoint).await?;

@@ -1,8 +1,9 @@
 //! The first thing a newcomer runs.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::harness::mount::BINARY;
+use crate::harness::servers::die_with_parent;
 use crate::harness::{WorkDir, eventually, mounts_below};
 
 fn demo(work: &WorkDir) -> Command {
@@ -38,10 +39,7 @@ fn the_tour_runs_narrates_what_it_cost_and_leaves_nothing_mounted() {
 #[test]
 fn after_the_tour_it_stays_until_ctrl_c_and_drains() {
     let work = WorkDir::new("demo");
-    let child = demo(&work)
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let child = demo(&work).stdout(Stdio::piped()).spawn().unwrap();
     let dir = work.path().join("here");
     let minute = std::time::Duration::from_secs(60);
     // The last thing of the tour, then it is ours.
@@ -57,4 +55,41 @@ fn after_the_tour_it_stays_until_ctrl_c_and_drains() {
     assert!(output.status.success(), "{text}");
     assert!(mounts_below(work.path()).is_empty());
     assert!(text.contains("here.cloud"), "where things are: {text}");
+}
+
+#[test]
+fn a_demo_that_was_killed_is_followed_by_one_that_sends_what_it_left() {
+    let work = WorkDir::new("demo-killed");
+    let dir = work.path().join("here");
+    let mut killed = Command::new(BINARY);
+    killed.arg("demo").arg(&dir).stdout(Stdio::null());
+    die_with_parent(&mut killed);
+    let mut killed = killed.spawn().unwrap();
+    let minute = std::time::Duration::from_secs(60);
+    eventually("the tour's end", minute, || {
+        dir.join("copy.bin").exists().then_some(())
+    });
+    std::fs::write(dir.join("mine.txt"), "kept").unwrap();
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert!(
+        !mounts_below(work.path()).is_empty(),
+        "dead, and in the way"
+    );
+    let output = demo(&work).arg("--tour-only").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(shown.contains("mine.txt"), "{shown}");
+    assert!(mounts_below(work.path()).is_empty());
+}
+
+#[test]
+fn a_place_that_is_no_directory_is_refused_in_words() {
+    let work = WorkDir::new("demo-file");
+    std::fs::write(work.path().join("here"), "a file").unwrap();
+    let output = demo(&work).arg("--tour-only").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("not a directory"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
 }
