@@ -8,8 +8,9 @@ const MAX_WRITE: u32 = 1 << 20;
 const MAX_BACKGROUND: u16 = 64;
 /// `EXPLICIT_INVAL_DATA`, not `AUTO`: when pages are still right is decided at open, by version. No
 /// writeback cache: an acknowledged write is in the daemon. No `DONT_MASK`: the kernel applies umask.
-const CAPABILITIES: InitFlags = InitFlags::FUSE_ATOMIC_O_TRUNC
-    .union(InitFlags::FUSE_PARALLEL_DIROPS)
+/// No `ATOMIC_O_TRUNC`: with it the file is cut by the open itself, before the kernel finds out that
+/// it may not be (a running program, opened `O_RDONLY|O_TRUNC`); without, a `setattr` follows.
+const CAPABILITIES: InitFlags = InitFlags::FUSE_PARALLEL_DIROPS
     .union(InitFlags::FUSE_ASYNC_DIO)
     .union(InitFlags::FUSE_CACHE_SYMLINKS)
     .union(InitFlags::FUSE_EXPLICIT_INVAL_DATA)

@@ -15,6 +15,7 @@ mod peers;
 mod reading;
 mod readme;
 mod restart;
+mod running;
 mod servers;
 mod service;
 mod shell;
