@@ -9,6 +9,8 @@ use crate::store::{self, ListRequest, ObjectStore, StoreError};
 
 /// No mount waits longer for the network.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Where something waits to be sent, its reader is not kept longer from it.
+const PATIENCE_PENDING: Duration = Duration::from_secs(1);
 
 /// What the bucket said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,12 +23,18 @@ pub(super) enum Verdict {
     Refused(String),
 }
 
-/// Takes a lease and lists one key.
+/// Takes a lease and lists one key. `is_pending`: something waits to be sent.
 pub(super) async fn bucket(
     place: &Place,
     store: &Arc<dyn ObjectStore>,
     leases: &Arc<dyn Leases>,
+    is_pending: bool,
 ) -> Verdict {
+    let patience = if is_pending {
+        PATIENCE_PENDING
+    } else {
+        PATIENCE
+    };
     let asking = async {
         match leases.lease().await {
             Err(CredsError::Silent(why)) => return Verdict::Offline(why),
@@ -39,9 +47,9 @@ pub(super) async fn bucket(
         };
         verdict(place, store.list(&request).await.map(drop))
     };
-    match tokio::time::timeout(PATIENCE, asking).await {
+    match tokio::time::timeout(patience, asking).await {
         Ok(verdict) => verdict,
-        Err(_) => Verdict::Offline(format!("no answer in {} s", PATIENCE.as_secs())),
+        Err(_) => Verdict::Offline(format!("no answer in {} s", patience.as_secs())),
     }
 }
 
@@ -96,6 +104,8 @@ fn verdict(place: &Place, answer: store::Result<()>) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::creds::Lease;
+    use crate::store::twin::Twin;
 
     fn said(answer: store::Result<()>) -> Verdict {
         verdict(&Place::parse("s3://bucket/pre").unwrap(), answer)
@@ -130,6 +140,28 @@ mod tests {
             panic!("no refusal");
         };
         assert!(line.contains("Krypton") && line.contains("AUM0001"));
+    }
+
+    /// Krypton, behind a link that swallows everything.
+    #[derive(Debug)]
+    struct Swallowed;
+
+    #[async_trait::async_trait]
+    impl Leases for Swallowed {
+        async fn lease(&self) -> Result<Arc<Lease>, CredsError> {
+            std::future::pending().await
+        }
+
+        fn refused(&self, _access_key_id: &str) {}
+    }
+
+    #[tokio::test]
+    async fn a_silent_link_keeps_nobody_for_long_from_what_waits_to_be_sent() {
+        let place = Place::parse("s3://bucket/pre").unwrap();
+        let store: Arc<dyn ObjectStore> = Arc::new(Twin::new());
+        let leases: Arc<dyn Leases> = Arc::new(Swallowed);
+        let verdict = bucket(&place, &store, &leases, true).await;
+        assert_eq!(verdict, Verdict::Offline("no answer in 1 s".into()));
     }
 
     #[test]

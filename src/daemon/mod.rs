@@ -135,7 +135,8 @@ impl Daemon {
         let verdict = if again {
             Verdict::Fine
         } else {
-            check::bucket(&config.place, &world.once, &world.leases).await
+            let is_pending = core.tree.pending(|all| all.count() > 0);
+            check::bucket(&config.place, &world.once, &world.leases, is_pending).await
         };
         match verdict {
             Verdict::Fine => {}
