@@ -295,8 +295,12 @@ impl Mounted {
                 "sent after the next mount"
             );
         }
-        let time = self.time;
-        apart(move || time.end()).await?;
+        let (time, tree) = (self.time, Arc::clone(&core.tree));
+        apart(move || {
+            tree.keep_listings();
+            time.end();
+        })
+        .await?;
         unmounted.map_err(|error| {
             Failure::Mount(format!(
                 "{} cannot be unmounted: {error}",

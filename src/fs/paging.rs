@@ -19,6 +19,7 @@ use crate::tree::{Tree, View};
 use crate::types::{Name, RelKey, RelPath};
 
 use super::learn::{below, now};
+use crate::disk;
 
 /// Pages asked for ahead of the one that is read.
 const AHEAD: usize = 1;
@@ -163,6 +164,9 @@ impl Asker {
                     asked.dir_probed(&path, false);
                 }
                 asked.listed(&path);
+                drop(asked);
+                // Before its end is told: who has seen the directory sees it after a crash too.
+                disk::blocking(move || tree.keep_listings()).await;
                 return paging.end(Ok(()));
             };
             request.continuation = Some(next);

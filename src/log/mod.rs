@@ -6,6 +6,7 @@
 //! DIR/log/       segments: frames of records, small files inline   frame.rs, commit.rs
 //! DIR/data/      data files: bytes of larger files                 spool.rs
 //! DIR/aside/     what could not be read, kept: SEGMENT-OFFSET-LENGTH.damaged or .torn (hex)
+//! DIR/memory, DIR/listings  what the tree remembers of the bucket    tree/memory.rs, tree/listings.rs
 //! DIR/partial/   data files no seal named, kept                    spool.rs
 //! ```
 //!

@@ -88,6 +88,11 @@ impl Tree {
             self.state.lock().memory.write_anew();
             return Err(LogError::Disk(error.raw_os_error().unwrap_or(libc::EIO)));
         }
+        // What the bucket acknowledged is in no other place once the segments are gone.
+        self.keep_listings();
+        if let Err(error) = self.listings.lock().flush() {
+            tracing::warn!("kept listings cannot be flushed: {error}");
+        }
         tokio::runtime::Handle::current().block_on(self.log.flushed(last))?;
         let end = gone.last().map_or(FileNo::INLINE, |last| last.number);
         self.log.drop_before(FileNo(end.0 + 1))?;

@@ -152,13 +152,15 @@ impl Memory {
     }
 }
 
-fn frame(payload: &[u8]) -> Vec<u8> {
+/// A record as it lies in the file.
+pub(super) fn frame(payload: &[u8]) -> Vec<u8> {
     let crc = u32::try_from(checksum(CrcAlgorithm::Crc32Iscsi, payload)).unwrap_or_default();
     let len = u32::try_from(payload.len()).unwrap_or_default();
     [&len.to_le_bytes()[..], &crc.to_le_bytes()[..], payload].concat()
 }
 
-fn unframe(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+/// The first record of `bytes`, and what follows; `None` if it is not whole.
+pub(super) fn unframe(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (len, rest) = bytes.split_first_chunk::<4>()?;
     let (crc, rest) = rest.split_first_chunk::<4>()?;
     let (payload, rest) = rest.split_at_checked(u32::from_le_bytes(*len) as usize)?;

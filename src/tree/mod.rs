@@ -6,16 +6,19 @@
 //!   nothing half done;
 //! - nothing in here waits: not for the network (it does not know it), not for a flush. Only
 //!   `compact`, on a blocking thread, flushes;
-//! - lock order: the caller's (inode, names) < this one < leaf locks of log and spool.
+//! - lock order: the caller's (inode, names) < that of the kept listings < this one < leaf locks of
+//!   log and spool.
 
 mod compact;
 mod fold;
 mod guard;
+mod listings;
 mod memory;
 mod pending;
 mod recover;
 mod remote;
 mod sources;
+mod told;
 mod view;
 
 use std::path::Path;
@@ -32,6 +35,7 @@ use crate::types::{Attrs, Extents, FileNo, ObjectId, ObjectMeta, RelKey, RelPath
 pub use fold::SHARED_MIN;
 use fold::State;
 pub use guard::{Asked, Pin};
+use listings::Listings;
 use memory::Memory;
 pub use pending::{Pending, PendingMap, Staged};
 pub use remote::Known;
@@ -43,6 +47,7 @@ pub struct Tree {
     log: Arc<Log>,
     ttl: Duration,
     state: Mutex<State>,
+    listings: Mutex<Listings>,
     changed: watch::Sender<u64>,
 }
 
@@ -62,7 +67,7 @@ pub struct Opened {
 
 impl Tree {
     /// Opens the log, folds it, and sets aside what was never sealed. `memory`: the file of the
-    /// attribute memory.
+    /// attribute memory; the kept listings lie beside it.
     ///
     /// # Errors
     /// Of the log.
@@ -85,15 +90,22 @@ impl Tree {
         let mut records = Vec::new();
         let log = Log::open_on(disk, config, &mut |seq, record| records.push((seq, record)))?;
         let mut state = State::new(Memory::open(memory));
+        let path = memory.with_file_name("listings");
+        let (listings, before) = Listings::open(&path, config, now, ttl);
+        // Results of the log older than the listings do not undo them.
+        state.remote.asking(Seq(0));
         for (seq, record) in records {
             state.apply(seq, record, now);
         }
+        let results = std::mem::take(&mut state.remote);
+        state.remote = results.over(before.remote, before.as_of, now);
         let recover::Unclosed { partials, lost } =
             recover::close_open_entries(&mut state, &log, now)?;
         let tree = Arc::new(Self {
             log: Arc::clone(&log),
             ttl,
             state: Mutex::new(state),
+            listings: Mutex::new(listings),
             changed: watch::channel(0).0,
         });
         Ok(Opened {
@@ -344,6 +356,14 @@ impl Tree {
     /// Keys that cannot be shown as names.
     pub fn hidden(&self) -> u64 {
         self.state.lock().remote.hidden()
+    }
+
+    /// Keeps over a restart what is known of the bucket. Blocking. Where that fails it is said, and
+    /// tried again by the next call: losing it costs answers while the bucket is silent.
+    pub fn keep_listings(&self) {
+        if let Err(error) = self.listings.lock().keep(&self.state) {
+            tracing::warn!("what is known of the bucket cannot be kept over a restart: {error}");
+        }
     }
 
     /// Monotonic time, for `Pending::since`.

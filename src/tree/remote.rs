@@ -5,9 +5,10 @@
 //! - a name not in a listed directory is known to be absent, as of the listing;
 //! - an answer to a question asked before one of our own results at a key does not undo that
 //!   result (`recent`, kept only while questions are under way);
-//! - only keys that are paths are in here; others are counted in `hidden`.
+//! - only keys that are paths are in here; others are counted in `hidden`;
+//! - whatever changes a fact notes that it is not told yet to the kept listings (`told`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
 use crate::types::{
@@ -28,7 +29,7 @@ pub struct Known {
 }
 
 /// Something that is there, is not there, or was never asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) enum Fact<T> {
     /// Never asked.
     #[default]
@@ -47,6 +48,15 @@ impl<T> Fact<T> {
             Self::Unknown | Self::Absent => None,
         }
     }
+
+    /// The same of something else.
+    pub(super) fn map<U>(self, to: impl FnOnce(T) -> U) -> Fact<U> {
+        match self {
+            Self::Unknown => Fact::Unknown,
+            Self::Absent => Fact::Absent,
+            Self::Present(it) => Fact::Present(to(it)),
+        }
+    }
 }
 
 /// What is known of one name.
@@ -58,6 +68,8 @@ pub(super) struct Slot {
     pub(super) dir: Fact<Fact<Box<Known>>>,
     /// When this was last so.
     pub(super) checked: Instant,
+    /// The kept listings tell the same.
+    pub(super) told: bool,
 }
 
 impl Slot {
@@ -66,6 +78,7 @@ impl Slot {
             file: Fact::Unknown,
             dir: Fact::Unknown,
             checked: at,
+            told: false,
         }
     }
 }
@@ -77,15 +90,21 @@ pub(super) struct Dir {
     pub(super) listed: Option<Instant>,
     /// Names by what is known of them.
     pub(super) names: BTreeMap<Name, Slot>,
+    /// The kept listings tell of it.
+    pub(super) told: bool,
+    /// Names they tell of that are not in here any more.
+    pub(super) gone: Vec<Name>,
 }
 
 /// What is known of the bucket.
 #[derive(Debug, Default)]
 pub(super) struct Remote {
-    dirs: HashMap<RelPath, Dir>,
+    pub(super) dirs: HashMap<RelPath, Dir>,
     asking: BTreeMap<Seq, usize>,
-    recent: HashMap<RelKey, Seq>,
+    pub(super) recent: HashMap<RelKey, Seq>,
     hidden: u64,
+    /// Directories of which the kept listings do not tell all.
+    pub(super) untold: BTreeSet<RelPath>,
 }
 
 impl From<&ObjectMeta> for Known {
@@ -133,6 +152,7 @@ impl Remote {
                 file: Fact::Absent,
                 dir: Fact::Absent,
                 checked,
+                told: false,
             })
         })
     }
@@ -190,20 +210,23 @@ impl Remote {
 
     /// That the directory has no name but what is found out from now on (it was made here).
     pub(super) fn empty_dir(&mut self, path: &RelPath, at: Instant) {
-        self.dirs.insert(
-            path.clone(),
-            Dir {
-                listed: Some(at),
-                names: BTreeMap::new(),
-            },
-        );
+        let empty = Dir {
+            listed: Some(at),
+            ..Dir::default()
+        };
+        self.dirs.insert(path.clone(), empty);
+        self.untold.insert(path.clone());
     }
 
     /// Forgets a directory that was removed here.
     pub(super) fn forget_dir(&mut self, path: &RelPath, at: Instant) {
-        self.dirs.remove(path);
-        if let Some(slot) = self.slot_mut(path, at) {
-            slot.dir = Fact::Absent;
+        self.drop_dir(path);
+        self.edit(path, at, |slot| slot.dir = Fact::Absent);
+    }
+
+    fn drop_dir(&mut self, path: &RelPath) {
+        if self.dirs.remove(path).is_some() {
+            self.untold.insert(path.clone());
         }
     }
 
@@ -236,17 +259,24 @@ impl Remote {
     /// and no result of ours has touched since, is gone.
     pub(super) fn listed(&mut self, path: &RelPath, started: Instant) {
         let dir = self.dirs.entry(path.clone()).or_default();
-        dir.listed = Some(started);
-        let mut gone = Vec::new();
+        let was_listed = dir.listed.replace(started).is_some();
+        let (mut dirs, mut gone) = (Vec::new(), Vec::new());
         dir.names.retain(|name, slot| {
             let stays = slot.checked >= started;
             if !stays && slot.dir.present().is_some() {
-                gone.push(path.join(name));
+                dirs.push(path.join(name));
+            }
+            if !stays && slot.told {
+                gone.push(name.clone());
             }
             stays
         });
-        for path in gone {
-            self.dirs.remove(&path);
+        if !was_listed || !gone.is_empty() {
+            self.untold.insert(path.clone());
+        }
+        dir.gone.append(&mut gone);
+        for path in dirs {
+            self.drop_dir(&path);
         }
     }
 
@@ -356,29 +386,22 @@ impl Remote {
     fn set(&mut self, key: &RelKey, known: Option<Known>, at: Instant) {
         let path = key.path();
         let exists = known.is_some();
-        let Some(slot) = self.slot_mut(&path, at) else {
-            return;
-        };
-        let fact = match (known, slot.file.present()) {
-            // The same version seen again keeps whose it is.
-            (Some(known), Some(old)) if old.etag == known.etag => Fact::Present(Known {
-                by: known.by.or(old.by),
-                ..known
-            }),
-            (Some(known), _) => Fact::Present(known),
-            (None, _) => Fact::Absent,
-        };
-        if key.is_dir() {
-            let marker = match fact {
-                Fact::Present(known) => Fact::Present(Box::new(known)),
-                _ => Fact::Absent,
+        self.edit(&path, at, |slot| {
+            let fact = match (known, slot.file.present()) {
+                // The same version seen again keeps whose it is.
+                (Some(known), Some(old)) if old.etag == known.etag => Fact::Present(Known {
+                    by: known.by.or(old.by),
+                    ..known
+                }),
+                (Some(known), _) => Fact::Present(known),
+                (None, _) => Fact::Absent,
             };
-            if exists || slot.dir.present().is_some() {
-                slot.dir = Fact::Present(marker);
+            if !key.is_dir() {
+                slot.file = fact;
+            } else if exists || slot.dir.present().is_some() {
+                slot.dir = Fact::Present(fact.map(Box::new));
             }
-        } else {
-            slot.file = fact;
-        }
+        });
         if exists && let Some(parent) = path.parent() {
             self.dir_exists(&parent, at);
         }
@@ -386,20 +409,22 @@ impl Remote {
 
     fn dir_exists(&mut self, path: &RelPath, at: Instant) {
         let mut path = path.clone();
-        while let Some(slot) = self.slot_mut(&path, at) {
-            if slot.dir.present().is_none() {
-                slot.dir = Fact::Present(Fact::Unknown);
-            }
-            match path.parent() {
-                Some(parent) => path = parent,
-                None => break,
-            }
+        while let Some(parent) = path.parent() {
+            self.edit(&path, at, |slot| {
+                if slot.dir.present().is_none() {
+                    slot.dir = Fact::Present(Fact::Unknown);
+                }
+            });
+            path = parent;
         }
     }
 
-    fn slot_mut(&mut self, path: &RelPath, at: Instant) -> Option<&mut Slot> {
-        let (parent, name) = (path.parent()?, path.name()?);
-        let dir = self.dirs.entry(parent).or_default();
+    /// Does something to what is known of a name, as of `at`. The root has none.
+    fn edit(&mut self, path: &RelPath, at: Instant, work: impl FnOnce(&mut Slot)) {
+        let (Some(parent), Some(name)) = (path.parent(), path.name()) else {
+            return;
+        };
+        let dir = self.dirs.entry(parent.clone()).or_default();
         let listed = dir.listed.is_some();
         let slot = dir.names.entry(name).or_insert_with(|| {
             let mut slot = Slot::new(at);
@@ -409,7 +434,12 @@ impl Remote {
             slot
         });
         slot.checked = at;
-        Some(slot)
+        let before = (slot.file.clone(), slot.dir.clone());
+        work(slot);
+        if (&before.0, &before.1) != (&slot.file, &slot.dir) || !slot.told {
+            slot.told = false;
+            self.untold.insert(parent);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::harness::cloud::Refusal;
 use crate::harness::mount::BINARY;
-use crate::harness::{Mount, Server, World, eventually, noise, shell};
+use crate::harness::{Mount, Server, Spec, World, eventually, noise, shell};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -104,4 +104,53 @@ fn an_archived_object_is_an_io_error_and_one_line_that_says_why() {
     assert!(fs::read(mount.path("cached")).unwrap() == cached);
     world.cloud.clear_faults();
     assert!(fs::read(mount.path("cold")).unwrap() == cold);
+}
+
+/// What is seen of the mount: names, sizes and times of files, and what was read.
+fn seen(mount: &Mount) -> String {
+    shell(
+        mount.dir(),
+        "ls; ls -l --time-style=+%s cached cold d; cat d/f000042 cached | sha256sum",
+    )
+}
+
+#[test]
+fn what_was_listed_and_read_is_there_after_a_restart_without_a_link() {
+    for end in [Mount::kill as fn(Mount) -> Spec, Mount::unmount] {
+        let world = World::new(Server::Sim, "snapshot");
+        world.cloud.load(&world.key("d/f"), 1200);
+        world.cloud.load(&world.key("unknown/f"), 3);
+        let (mount, [cached, _]) = mount(&world, &[]);
+        shell(
+            mount.dir(),
+            "ls d > /dev/null; echo mine > d/mine; rm d/f000001",
+        );
+        mount.drain();
+        let before = seen(&mount);
+        let spec = end(mount);
+        world.relay.silence();
+        let mount = spec.mount();
+        let after = seen(&mount);
+        let news: Vec<_> = after
+            .lines()
+            .filter(|line| !before.contains(line))
+            .collect();
+        assert!(
+            after == before,
+            "{news:?} is new, {} were lines",
+            before.lines().count()
+        );
+        assert!(fs::read(mount.path("cached")).unwrap() == cached);
+        assert!(mount.status_json()["stale_answers"].as_u64().unwrap() > 0);
+        let unknown = fs::read_dir(mount.path("unknown")).unwrap().next();
+        let error = unknown.unwrap().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EIO));
+        // What was made elsewhere meanwhile is seen once the link is back.
+        world.relay.open();
+        world.client.put(&world.key("d/elsewhere"), b"e");
+        eventually("it is asked for again", SOON, || {
+            let names = shell(mount.dir(), "ls d");
+            names.lines().any(|name| name == "elsewhere").then_some(())
+        });
+    }
 }
