@@ -63,7 +63,7 @@ enum Parts {
     All(UploadId, Vec<PartDone>),
     /// What is wanted has changed: the upload was aborted.
     Moot,
-    /// S3 knows the upload no more.
+    /// S3 knows the upload no more: it was completed, or is to be made again.
     Lost,
 }
 
@@ -78,7 +78,8 @@ impl Hands {
     ) -> Result<Progress, Fail> {
         let (upload, parts) = match self.upload(work, &headers, pieces).await? {
             Parts::All(upload, parts) => (upload, parts),
-            Parts::Moot | Parts::Lost => return Ok(Progress::Again),
+            Parts::Moot => return Ok(Progress::Again),
+            Parts::Lost => return self.after_lost(work).await,
         };
         let etag = |part: &PartDone| (part.number, part.etag.as_str().to_owned());
         let seq = self.tree.record(Record::Staged {
@@ -101,6 +102,16 @@ impl Hands {
             self.abort(&work.object, &upload).await;
         }
         Ok(Progress::Settled)
+    }
+
+    /// An upload that S3 knows no more may have been completed, by a request of which a power cut took
+    /// the record: what is there already is not sent again.
+    async fn after_lost(&self, work: &Work) -> Result<Progress, Fail> {
+        let met = self.ask(&work.object).await?;
+        match self.judge(&work.key, &work.pending, met.as_ref()) {
+            Verdict::Sent => self.resolve(work, met).await,
+            _ => Ok(Progress::Again),
+        }
     }
 
     async fn complete(
@@ -227,10 +238,12 @@ impl Hands {
         headers: &Headers,
         pieces: Vec<Piece>,
     ) -> Result<Parts, Fail> {
-        let mut half = match self.continued(work, &pieces).await? {
-            Some(half) => half,
-            None if !self.begin(&work.key, work.number).await? => return Ok(Parts::Moot),
-            None => self.create(work, headers, pieces).await?,
+        let mut half = match self.continued(work, &pieces).await {
+            Ok(Some(half)) => half,
+            Ok(None) if !self.begin(&work.key, work.number).await? => return Ok(Parts::Moot),
+            Ok(None) => self.create(work, headers, pieces).await?,
+            Err(Fail::Store(StoreError::NoSuchUpload)) => return Ok(Parts::Lost),
+            Err(fail) => return Err(fail),
         };
         match self.missing_parts(work, &mut half).await {
             Ok(true) => Ok(Parts::All(half.upload, half.done.into_values().collect())),
@@ -354,7 +367,8 @@ impl Hands {
         })
     }
 
-    /// The upload that broke off for this very change, if there is one.
+    /// The upload that broke off for this very change, if there is one. `NoSuchUpload`: S3 does not
+    /// know it any more.
     async fn continued(&self, work: &Work, pieces: &[Piece]) -> Result<Option<Half>, Fail> {
         let half = self.halves.lock().remove(&work.key);
         let Some(mut half) = half else {
@@ -370,7 +384,7 @@ impl Hands {
                         (half.pieces, half.done) = (pieces.to_vec(), done);
                         return Ok(Some(half));
                     }
-                    Err(Fail::Store(StoreError::NoSuchUpload)) => return Ok(None),
+                    Err(gone @ Fail::Store(StoreError::NoSuchUpload)) => return Err(gone),
                     Err(fail) => {
                         self.keep(&work.key, half, &fail).await;
                         return Err(fail);

@@ -110,6 +110,14 @@ impl Twin {
         state.objects.keys().map(ToString::to_string).collect()
     }
 
+    /// Of the multipart uploads that were begun and neither completed nor aborted, how many hold parts.
+    #[must_use]
+    pub fn half_sent(&self) -> usize {
+        let state = self.state.lock();
+        let uploads = state.uploads.values();
+        uploads.filter(|upload| !upload.parts.is_empty()).count()
+    }
+
     /// How many multipart uploads were begun and neither completed nor aborted.
     #[must_use]
     pub fn uploads(&self) -> usize {

@@ -5,6 +5,8 @@
 //! - a kill leaves all that was done (the kernel has it); a power cut leaves what was flushed, and
 //!   of the rest what the device happened to write: nothing, or any sectors of a file, and of each
 //!   folder's entries those up to any moment (file systems keep their order);
+//! - a flush that failed has lost what it was to write: the kernel takes it for clean, so that a
+//!   later flush succeeds and writes none of it, unless it was written again;
 //! - the bucket is as it was: requests answered before are in it, later ones are not.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +31,8 @@ pub(super) enum Event {
     Write(PathBuf, usize, Vec<u8>),
     Flush(PathBuf),
     FlushDir(PathBuf),
+    /// A flush of a file or a folder that failed.
+    FlushFailed(PathBuf),
     Allocate(PathBuf, usize),
     Truncate(PathBuf, usize),
     Rename(PathBuf, PathBuf),
@@ -69,6 +73,9 @@ impl Recorder {
             let mut count = count.lock();
             *count += 1;
             if let Some(errno) = fails(*count - 1) {
+                if let Event::Flush(path) | Event::FlushDir(path) = event {
+                    events.lock().push(Event::FlushFailed(path));
+                }
                 return Err(io::Error::from_raw_os_error(errno));
             }
             events.lock().push(event);
@@ -157,6 +164,30 @@ impl Toss {
 struct File {
     flushed: Vec<u8>,
     cached: Vec<u8>,
+    /// Sectors that the kernel takes for clean and the device never got.
+    lost: BTreeSet<usize>,
+}
+
+impl File {
+    fn sectors(at: usize, len: usize) -> std::ops::Range<usize> {
+        at / SECTOR..(at + len).div_ceil(SECTOR)
+    }
+
+    fn flush(&mut self) {
+        let old = std::mem::replace(&mut self.flushed, self.cached.clone());
+        for sector in &self.lost {
+            let at = sector * SECTOR;
+            for (index, byte) in self.flushed.iter_mut().enumerate().skip(at).take(SECTOR) {
+                *byte = old.get(index).copied().unwrap_or_default();
+            }
+        }
+    }
+
+    fn fail_to_flush(&mut self) {
+        let same = |at: usize| self.flushed.get(at) == self.cached.get(at);
+        let dirty = (0..self.cached.len()).filter(|at| !same(*at));
+        self.lost.extend(dirty.map(|at| at / SECTOR));
+    }
 }
 
 enum Entry {
@@ -226,21 +257,22 @@ impl Device {
                 let end = file.cached.len().max(at + data.len());
                 file.cached.resize(end, 0);
                 file.cached[*at..at + data.len()].copy_from_slice(data);
+                let written = File::sectors(*at, data.len());
+                file.lost.retain(|sector| !written.contains(sector));
             }
             Event::Allocate(path, len) => {
                 let file = self.file(path);
                 file.cached.resize(file.cached.len().max(*len), 0);
             }
             Event::Truncate(path, len) => self.file(path).cached.resize(*len, 0),
-            Event::Flush(path) => {
-                let file = self.file(path);
-                file.flushed.clone_from(&file.cached);
-            }
+            Event::Flush(path) => self.file(path).flush(),
             Event::FlushDir(dir) => {
                 for (entry, is_flushed) in &mut self.entries {
                     *is_flushed |= entry.folders().contains(&dir.as_path());
                 }
             }
+            Event::FlushFailed(path) if self.dirs.contains(path) => {}
+            Event::FlushFailed(path) => self.file(path).fail_to_flush(),
             Event::Rename(from, to) => {
                 if let Some(number) = self.names.remove(from) {
                     self.names.insert(to.clone(), number);
@@ -286,7 +318,9 @@ impl Device {
                 .unwrap();
         }
         for (path, number) in self.left_names(cut, &mut toss) {
-            let File { flushed, cached } = &self.files[number];
+            let File {
+                flushed, cached, ..
+            } = &self.files[number];
             let bytes = match cut {
                 Cut::Kill => cached.clone(),
                 Cut::Power => flushed.clone(),

@@ -93,7 +93,7 @@ pub(super) const QUESTIONS: [&str; 4] = [
 /// Which step an event is; `None`: none of the protocol (a mark of the test's own).
 pub(super) fn step_of(event: &Event) -> Option<String> {
     let (verb, path) = match event {
-        Event::Acknowledged => return None,
+        Event::Acknowledged | Event::FlushFailed(_) => return None,
         Event::Sends(op) | Event::Sent(op, _) => return Some(format!("send: {}", name(*op))),
         Event::MakeDir(path) => ("make a folder", path),
         Event::Create(path) => ("create", path),
