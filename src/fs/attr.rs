@@ -111,12 +111,12 @@ impl Fs {
         };
         let Some(path) = path else { return Ok(()) };
         self.look(&path).await?;
-        let (path, seq) = {
+        let seq = {
             let table = self.names.lock();
             let Some(path) = table.path(ino) else {
                 return Ok(());
             };
-            let seq = self.tree.change::<FsError>(|view| {
+            self.tree.change::<FsError>(|view| {
                 let node = here(view, &path)?;
                 allowed(view, &path)?;
                 Ok((
@@ -128,11 +128,10 @@ impl Fs {
                     )],
                     vec![],
                 ))
-            })?;
-            (path, seq)
+            })?
         };
         if let Some(file) = &file {
-            self.carried(file, &path, seq);
+            self.carried(file, seq);
         }
         Ok(self.log.flushed(seq).await?)
     }
@@ -180,18 +179,13 @@ impl Fs {
         }
     }
 
-    /// Our own change `seq` of its name or attributes is what an open file, now at `path`, shows.
-    pub(super) fn carried(&self, file: &OpenFile, path: &RelPath, seq: Seq) {
+    /// Our own change `seq` of its name or attributes is what an open file shows.
+    pub(super) fn carried(&self, file: &OpenFile, seq: Seq) {
         let mut inner = file.inner.lock();
         if inner.shown.is_some() {
             inner.shows(seq);
         }
-        let is_held = inner.writers > 0;
-        self.tree.hold(path, is_held);
-        if let Some(writer) = &mut inner.writer {
-            writer.is_noted = false;
-            self.note_draft(path, writer);
-        }
+        self.goes_on(file.ino, &mut inner);
     }
 
     fn shown(&self, ino: Ino, node: &Node, attrs: Option<&Attrs>) -> Stat {

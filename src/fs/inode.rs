@@ -210,6 +210,23 @@ impl Table {
         self.open_file(self.peek(parent, name)?)
     }
 
+    /// What is open below a name.
+    pub(super) fn open_below(&self, parent: Ino, name: &Name) -> Vec<Arc<OpenFile>> {
+        let Some(dir) = self.peek(parent, name) else {
+            return Vec::new();
+        };
+        let open = self.nodes.values().filter_map(|node| {
+            let file = node.open.as_ref()?;
+            self.is_below(node, dir).then(|| Arc::clone(file))
+        });
+        open.collect()
+    }
+
+    fn is_below(&self, node: &Inode, dir: Ino) -> bool {
+        let above = |node: &Inode| node.edge.as_ref().map(|(parent, _)| *parent);
+        std::iter::successors(above(node), |at| above(self.nodes.get(at)?)).any(|at| at == dir)
+    }
+
     /// What the inode at a name is to stay when it loses that name next.
     pub(super) fn keep(&mut self, parent: Ino, name: &Name, orphan: Option<Orphan>) {
         let ino = self.peek(parent, name);

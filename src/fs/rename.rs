@@ -38,7 +38,7 @@ impl Fs {
         let (old, _) = self.see(from.0, &from.1).await?;
         let (new, _) = self.see(to.0, &to.1).await?;
         self.know_subtrees(&old, &new).await?;
-        let (moved, file, new, changed) = {
+        let (moved, files, below, changed) = {
             let mut table = self.names.lock();
             let old = child(&table, from.0, &from.1)?;
             let new = child(&table, to.0, &to.1)?;
@@ -66,10 +66,17 @@ impl Fs {
             for dir in [from.0, to.0] {
                 table.note(dir, |times| times.entries_changed(now));
             }
-            (moved, table.open_at(to.0, &to.1), new, changed)
+            let mut files: Vec<_> = table.open_at(to.0, &to.1).into_iter().collect();
+            if flags == RenameFlags::Exchange {
+                files.extend(table.open_at(from.0, &from.1));
+            }
+            (moved, files, table.open_below(to.0, &to.1), changed)
         };
-        if let Some(file) = file {
-            self.carried(&file, &new, moved.seq);
+        for file in files {
+            self.carried(&file, moved.seq);
+        }
+        for file in below {
+            self.goes_on(file.ino, &mut file.inner.lock());
         }
         for dir in &moved.dirs {
             self.tree.learn_empty(dir);

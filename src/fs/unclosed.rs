@@ -85,6 +85,19 @@ impl Fs {
         }
     }
 
+    /// An open file's name may be another now: what is written of it is held, and kept after a crash,
+    /// under that. The name is looked up here, so that of two renames the last one is told last.
+    pub(super) fn goes_on(&self, ino: Ino, inner: &mut Inner) {
+        let Some(path) = self.names.lock().path(ino) else {
+            return;
+        };
+        self.tree.hold(&path, inner.writers > 0);
+        if let Some(writer) = &mut inner.writer {
+            writer.is_noted = false;
+            self.note_draft(&path, writer);
+        }
+    }
+
     /// Not flushed: it goes to the device when the bytes do. Where it cannot be told (the log is
     /// full), the next write tells it; until then a crash leaves the bytes without their name.
     pub(super) fn note_draft(&self, path: &RelPath, writer: &mut Writer) {

@@ -61,6 +61,43 @@ async fn a_rename_of_an_open_file_renames_what_a_crash_leaves_of_it() {
 }
 
 #[tokio::test]
+async fn a_rename_of_a_directory_renames_what_a_crash_leaves_of_files_open_in_it() {
+    let world = World::new();
+    world.mkdir("old").await.unwrap();
+    world.mkdir("old/sub").await.unwrap();
+    let (ino, fh) = world.open("old/sub/f", RW).await.unwrap();
+    world.write(ino, fh, 0, &[7; 100_000]).await.unwrap();
+    let (ino, fh) = world.open("older", RW).await.unwrap();
+    world.write(ino, fh, 0, &[8; 90_000]).await.unwrap();
+    world.rename("old", "new").await.unwrap();
+    world.rename("new/sub", "new/below").await.unwrap();
+    let world = world.reboot().await;
+    let mut partials = world.partials();
+    partials.sort();
+    let expected = [("new/below/f", 100_000), ("older", 90_000)];
+    assert_eq!(partials, expected.map(|(name, len)| (name.to_owned(), len)));
+}
+
+#[tokio::test]
+async fn an_exchange_of_two_open_files_exchanges_what_a_crash_leaves_of_them() {
+    let world = World::new();
+    for (name, len) in [("a", 100_000), ("b", 90_000)] {
+        let (ino, fh) = world.open(name, RW).await.unwrap();
+        world.write(ino, fh, 0, &vec![7; len]).await.unwrap();
+    }
+    let (a, b) = (world.parent("a").await, world.parent("b").await);
+    let exchanged = world
+        .fs
+        .rename(a.unwrap(), b.unwrap(), RenameFlags::Exchange);
+    exchanged.await.unwrap();
+    let world = world.reboot().await;
+    let mut partials = world.partials();
+    partials.sort();
+    let expected = [("a", 90_000), ("b", 100_000)];
+    assert_eq!(partials, expected.map(|(name, len)| (name.to_owned(), len)));
+}
+
+#[tokio::test]
 async fn what_was_fsynced_is_under_its_name_and_what_came_after_it_is_kept_aside() {
     let world = World::new();
     let (ino, fh) = world.open("f", RW).await.unwrap();
