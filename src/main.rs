@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Ok(Command::Status { dir, how }) => cli::status(&dir, how),
         Ok(Command::Cancel { dir }) => cli::cancel(&dir),
         Ok(Command::LogLevel { dir, level }) => cli::log_level(&dir, &level),
+        Ok(Command::Credentials { source, given }) => cli::credentials(source.as_deref(), &given),
         Ok(Command::Drain { dir, timeout }) => cli::drain(&dir, timeout),
         #[cfg(feature = "sim")]
         Ok(Command::Demo { dir, tour_only }) => kryptonfs::sim::demo::run(Some(dir), tour_only),

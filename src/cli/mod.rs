@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-use crate::config::{Config, Given};
+use crate::config::{Config, Given, Issuing};
 use crate::daemon::{self, Failure, Life, Sink};
 
 pub use cancel::cancel;
@@ -76,6 +76,13 @@ pub enum Command {
         dir: PathBuf,
         /// How long to wait for it.
         timeout: Duration,
+    },
+    /// Give credentials away.
+    Credentials {
+        /// The bucket whose configuration file is read, if any.
+        source: Option<String>,
+        /// Options, in the order they were given.
+        given: Vec<Given>,
     },
     /// The simulated cloud, a real mount, a tour. Carried out by `sim::demo`.
     #[cfg(feature = "sim")]
@@ -180,6 +187,29 @@ fn mounted(source: &str, dir: &Path, given: &[Given], life: Life) -> Result<(), 
     let done = runtime.block_on(daemon::run(config, dir, life, reread));
     daemon::shut_down(runtime);
     done
+}
+
+/// Prints credentials as a `credential_process` does: nothing but them on stdout.
+#[must_use]
+pub fn credentials(source: Option<&str>, given: &[Given]) -> ExitCode {
+    let issued = Issuing::new(source, given).map_err(|error| Failure::Usage(error.to_string()));
+    let printed = issued.and_then(|config| {
+        daemon::harden()
+            .map_err(|error| Failure::Usage(format!("the process cannot be hardened: {error}")))?;
+        // stderr is shown to whoever asks: one line, unless more is wanted.
+        if config.log_level > LevelFilter::INFO {
+            daemon::log_to(Sink::Stderr, config.log_level);
+        }
+        let runtime = daemon::runtime()
+            .map_err(|error| Failure::Usage(format!("no threads to be had: {error}")))?;
+        let printed = runtime.block_on(daemon::credentials(&config));
+        daemon::shut_down(runtime);
+        print(&printed?).map_err(Failure::Usage)
+    });
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(&failure),
+    }
 }
 
 /// Asks a mount how it is doing. Quietly: exit 0 all is sent, 1 something waits, 2 trouble.

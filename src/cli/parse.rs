@@ -62,6 +62,10 @@ fn command(name: &str, matches: &ArgMatches) -> Result<Command, String> {
             dir: dir(),
             level: text(matches, "LEVEL").unwrap_or_default(),
         },
+        "credentials" => Command::Credentials {
+            source: text(matches, "SOURCE"),
+            given: given(matches),
+        },
         "cancel" => Command::Cancel { dir: dir() },
         "drain" => Command::Drain {
             dir: dir(),
@@ -186,7 +190,8 @@ fn root() -> Clap {
                 .about("Sends all that is pending, and waits for it")
                 .arg(dir("The mountpoint"))
                 .arg(value("timeout", "TIME", "Give up after so long").default_value("10m")),
-        );
+        )
+        .subcommand(credentials());
     with_sim(root)
 }
 
@@ -231,16 +236,31 @@ fn with_sim(root: Clap) -> Clap {
 fn mount() -> Clap {
     let mount = Clap::new("mount")
         .about("Mounts a bucket; stays in the foreground until it is unmounted")
-        .after_help(
-            "Options are said as --key value, in -o key=value,..., or as key = value in a TOML file\n\
-             (config=FILE, or /etc/kryptonfs/BUCKET.toml); sizes as 8MiB, times as 30s.",
-        )
         .arg(
             Arg::new("SOURCE")
                 .required(true)
                 .help("bucket, bucket:/prefix or s3://bucket/prefix"),
         )
         .arg(dir("The mountpoint"))
+        .arg(switch("worker", "Started by `kryptonfs supervise`").hide(true))
+        .arg(switch("again", "In the place of a worker that died").hide(true));
+    with_options(mount)
+}
+
+fn credentials() -> Clap {
+    let credentials = Clap::new("credentials")
+        .about("Prints credentials for credential_process of ~/.aws/config")
+        .arg(Arg::new("SOURCE").help("The bucket: /etc/kryptonfs/BUCKET.toml is read"));
+    with_options(credentials)
+}
+
+/// Those of the table, in their three spellings.
+fn with_options(command: Clap) -> Clap {
+    let command = command
+        .after_help(
+            "Options are said as --key value, in -o key=value,..., or as key = value in a TOML file\n\
+             (config=FILE, or /etc/kryptonfs/BUCKET.toml); sizes as 8MiB, times as 30s.",
+        )
         .arg(
             value("o", "key=value,...", "Options as mount(8) gives them")
                 .short('o')
@@ -248,10 +268,10 @@ fn mount() -> Clap {
                 .action(ArgAction::Append)
                 .allow_hyphen_values(true),
         )
-        .arg(switch("worker", "Started by `kryptonfs supervise`").hide(true))
-        .arg(switch("again", "In the place of a worker that died").hide(true))
         .arg(value("config", "FILE", "Read options from this TOML file"));
-    TABLE.iter().fold(mount, |mount, opt| mount.arg(long(opt)))
+    TABLE
+        .iter()
+        .fold(command, |command, opt| command.arg(long(opt)))
 }
 
 fn supervise() -> Clap {
@@ -329,7 +349,9 @@ fn told(error: &clap::Error) -> Wrong {
     if error.kind() == ErrorKind::UnknownArgument
         && let Some(ContextValue::String(arg)) = error.get(ContextKind::InvalidArg)
         && let Some(key) = arg.strip_prefix("--")
-        && text.contains("kryptonfs mount")
+        && ["kryptonfs mount", "kryptonfs credentials"]
+            .iter()
+            .any(|it| text.contains(it))
     {
         let key = key.split('=').next().unwrap_or(key);
         if let Err(unknown) = table::find(key) {
@@ -420,6 +442,7 @@ mod tests {
         for (line, word) in [
             ("mount b /mnt --regoin x", "did you mean region?"),
             ("mount b /mnt --regoin=x", "did you mean region?"),
+            ("credentials b --regoin x", "did you mean region?"),
             ("mount b", "DIR"),
             ("mount", "SOURCE"),
             ("frobnicate", "frobnicate"),
@@ -449,6 +472,20 @@ mod tests {
             );
         }
         assert!(matches!(parsed("--version"), Err(Wrong::Help(text)) if text.contains("0.")));
+    }
+
+    #[test]
+    fn credentials_take_what_a_mount_takes_and_need_no_bucket() {
+        let source = Some("s3://b/p".to_owned());
+        let given = vec![Given::new("interface", "wwan0"), Given::new("ttl", "1s")];
+        let command = Command::Credentials { source, given };
+        assert_eq!(
+            parsed("credentials s3://b/p -o interface=wwan0 --ttl 1s"),
+            Ok(command)
+        );
+        let (source, given) = (None, vec![Given::new("config", "/x.toml")]);
+        let command = Command::Credentials { source, given };
+        assert_eq!(parsed("credentials --config /x.toml"), Ok(command));
     }
 
     #[test]

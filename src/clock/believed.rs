@@ -155,6 +155,10 @@ impl Clock for Believed {
     fn mono(&self) -> Instant {
         self.system.mono()
     }
+
+    fn boot(&self) -> Duration {
+        self.system.boot()
+    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,9 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn wall(&self) -> SystemTime;
     /// The monotonic time; it never jumps.
     fn mono(&self) -> Instant;
+    /// How long ago the machine was started, sleep included; it never jumps, and all processes agree
+    /// on it.
+    fn boot(&self) -> Duration;
 }
 
 /// A clock that is shared by all who need one.
@@ -50,20 +53,32 @@ impl Clock for SystemClock {
     fn mono(&self) -> Instant {
         Instant::now()
     }
+
+    fn boot(&self) -> Duration {
+        let since = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        // It began at 0 and never goes back.
+        Duration::new(
+            u64::try_from(since.tv_sec).unwrap_or_default(),
+            u32::try_from(since.tv_nsec).unwrap_or_default(),
+        )
+    }
 }
 
 /// A clock that stands still until it is told to move.
 #[derive(Debug)]
 pub struct ManualClock {
     now: Mutex<(SystemTime, Instant)>,
+    started: Instant,
 }
 
 impl ManualClock {
     /// One that shows `wall`.
     #[must_use]
     pub fn at(wall: SystemTime) -> Arc<Self> {
+        let started = Instant::now();
         Arc::new(Self {
-            now: Mutex::new((wall, Instant::now())),
+            now: Mutex::new((wall, started)),
+            started,
         })
     }
 
@@ -88,6 +103,10 @@ impl Clock for ManualClock {
     fn mono(&self) -> Instant {
         self.now.lock().1
     }
+
+    fn boot(&self) -> Duration {
+        self.now.lock().1 - self.started
+    }
 }
 
 #[cfg(test)]
@@ -107,5 +126,15 @@ mod tests {
 
         clock.set_wall(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
         assert_eq!(clock.mono() - start, Duration::from_secs(7));
+        assert_eq!(clock.boot(), Duration::from_secs(7));
+    }
+
+    #[test]
+    fn the_time_since_the_start_of_the_machine_is_the_kernels() {
+        let told = std::fs::read_to_string("/proc/uptime").unwrap();
+        let told: f64 = told.split(' ').next().unwrap().parse().unwrap();
+        let known = SystemClock.boot().as_secs_f64();
+        // The file cuts to hundredths.
+        assert!(known >= told - 0.01, "{known} {told}");
     }
 }

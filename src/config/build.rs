@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::unistd::{getegid, geteuid};
+use tracing::level_filters::LevelFilter;
 
 use super::sources::Settings;
 use super::values;
-use super::{Config, ConfigError, MountConfig, Place, disk};
+use super::{Config, ConfigError, Issuing, MountConfig, Place, disk};
 use crate::net::Network;
 use crate::types::Sse;
 use crate::{creds, drain, fs, log, net, read, store};
@@ -23,14 +24,8 @@ const UNWRITTEN_AFTER: Duration = Duration::from_secs(5);
 pub(super) fn config(source: &str, place: Place, s: &Settings) -> Result<Config, ConfigError> {
     let net = net_config(s)?;
     let s3 = s3_config(&place, s)?;
-    let creds = creds_config(s)?;
-    for (key, url) in [
-        ("endpoint_url", s3.endpoint_url.as_ref()),
-        ("krypton_url", Some(&creds.krypton_url)),
-        ("cognito_url", creds.cognito_url.as_ref()),
-    ] {
-        url.map_or(Ok(()), |url| check_plain_http(key, url, net.network))?;
-    }
+    let creds = creds_config(s, &net)?;
+    check_urls(&creds, s3.endpoint_url.as_ref(), net.network)?;
     let mount = mount_config(s)?;
     let endpoint = endpoint(&s3);
     let folder = place.folder(&endpoint);
@@ -42,9 +37,7 @@ pub(super) fn config(source: &str, place: Place, s: &Settings) -> Result<Config,
     Ok(Config {
         fs: fs_config(&place, s)?,
         drain: drain_config(s)?,
-        log_level: s.must("log", |text| {
-            text.parse().map_err(|_| "no such level".into())
-        })?,
+        log_level: log_level(s)?,
         source: source.to_owned(),
         place,
         net,
@@ -54,6 +47,40 @@ pub(super) fn config(source: &str, place: Place, s: &Settings) -> Result<Config,
         read,
         mount,
     })
+}
+
+/// What is needed to issue credentials: no bucket is.
+pub(super) fn issuing(s: &Settings) -> Result<Issuing, ConfigError> {
+    let net = net_config(s)?;
+    let creds = creds_config(s, &net)?;
+    check_urls(&creds, None, net.network)?;
+    Ok(Issuing {
+        net,
+        creds,
+        common_dir: spool_base(s)?,
+        log_level: log_level(s)?,
+    })
+}
+
+fn log_level(s: &Settings) -> Result<LevelFilter, ConfigError> {
+    s.must("log", |text| {
+        text.parse().map_err(|_| "no such level".into())
+    })
+}
+
+fn check_urls(
+    creds: &creds::Config,
+    endpoint_url: Option<&String>,
+    network: Network,
+) -> Result<(), ConfigError> {
+    for (key, url) in [
+        ("endpoint_url", endpoint_url),
+        ("krypton_url", Some(&creds.krypton_url)),
+        ("cognito_url", creds.cognito_url.as_ref()),
+    ] {
+        url.map_or(Ok(()), |url| check_plain_http(key, url, network))?;
+    }
+    Ok(())
 }
 
 fn fault<T>(line: &str) -> Result<T, ConfigError> {
@@ -138,12 +165,36 @@ fn endpoint(s3: &store::s3::Config) -> String {
     }
 }
 
-fn creds_config(s: &Settings) -> Result<creds::Config, ConfigError> {
-    Ok(creds::Config {
+fn creds_config(s: &Settings, net: &net::Config) -> Result<creds::Config, ConfigError> {
+    let mut config = creds::Config {
         krypton_url: s.must("krypton_url", text)?,
         mode: s.must("krypton", |text| text.parse())?,
         cognito_url: s.read("cognito_url", text)?,
-    })
+        place: None,
+    };
+    config.place = Some(creds::Place {
+        folders: disk::in_memory(),
+        name: issuer(&config, net),
+    });
+    Ok(config)
+}
+
+/// Who issues a lease, by which line, trusted by which authorities: whoever says the same of all
+/// that shares it.
+fn issuer(creds: &creds::Config, net: &net::Config) -> String {
+    // If it cannot be read, there will be no network that could use it.
+    let trusted = net.ca_file.as_ref().map(std::fs::read);
+    let whole = format!(
+        "{}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}",
+        creds.krypton_url.trim_end_matches('/'),
+        creds.mode,
+        creds.cognito_url,
+        net.interface,
+        net.source_address,
+        trusted.map(|read| read.unwrap_or_default()),
+    );
+    let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, whole.as_bytes());
+    format!("{sum:016x}")
 }
 
 fn check_plain_http(key: &str, url: &str, network: Network) -> Result<(), ConfigError> {
@@ -164,14 +215,17 @@ fn folder(s: &Settings, key: &str, system: &str, home: &str) -> Result<PathBuf, 
     std::path::absolute(&dir).map_err(|error| ConfigError::new(format!("{key}: {error}")))
 }
 
-fn log_config(place: &Place, endpoint: String, s: &Settings) -> Result<log::Config, ConfigError> {
-    let base = folder(
+fn spool_base(s: &Settings) -> Result<PathBuf, ConfigError> {
+    folder(
         s,
         "spool_dir",
         "/var/lib/kryptonfs",
         ".local/state/kryptonfs",
-    )?;
-    let dir = base.join(place.folder(&endpoint));
+    )
+}
+
+fn log_config(place: &Place, endpoint: String, s: &Settings) -> Result<log::Config, ConfigError> {
+    let dir = spool_base(s)?.join(place.folder(&endpoint));
     let spool_max = match s.unless_auto("spool_max", values::size)? {
         Some(bytes) => bytes,
         None => disk::spool_max(&dir)?,

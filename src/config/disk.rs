@@ -69,6 +69,18 @@ pub(super) fn default_dir(
     }
 }
 
+/// Where this user's processes may share what must not be on a disk, best first. Whether they lie
+/// in memory is looked at where they are used.
+pub(super) fn in_memory() -> Vec<PathBuf> {
+    let user = geteuid();
+    let own = if user.is_root() {
+        PathBuf::from("/run/kryptonfs")
+    } else {
+        PathBuf::from(format!("/run/user/{user}/kryptonfs"))
+    };
+    vec![own, PathBuf::from(format!("/dev/shm/kryptonfs-{user}"))]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,7 @@ pub mod table;
 mod values;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
@@ -94,6 +94,32 @@ pub struct Config {
     pub log_level: LevelFilter,
 }
 
+/// What is needed to give credentials away.
+#[derive(Clone, Debug)]
+pub struct Issuing {
+    /// The network.
+    pub net: net::Config,
+    /// Credentials.
+    pub creds: creds::Config,
+    /// `spool_dir`: what the mounts of this device share.
+    pub common_dir: PathBuf,
+    /// `log`.
+    pub log_level: LevelFilter,
+}
+
+impl Issuing {
+    /// Validates what was given, together with the configuration file: `config=FILE`, or that of
+    /// the bucket of `source`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn new(source: Option<&str>, given: &[Given]) -> Result<Self, ConfigError> {
+        let place = source.map(Place::parse).transpose()?;
+        let bucket = place.as_ref().map(|place| place.bucket.as_str());
+        build::issuing(&sources::Settings::merged(given, bucket, Path::new(ETC))?)
+    }
+}
+
 impl Config {
     /// Validates what was given for `source`, together with the configuration file.
     ///
@@ -109,7 +135,7 @@ impl Config {
     /// The first thing that is wrong.
     pub fn with_etc(source: &str, given: &[Given], etc: &Path) -> Result<Self, ConfigError> {
         let place = Place::parse(source)?;
-        let settings = sources::Settings::merged(given, &place.bucket, etc)?;
+        let settings = sources::Settings::merged(given, Some(&place.bucket), etc)?;
         build::config(source, place, &settings)
     }
 }

@@ -16,7 +16,11 @@ pub(super) struct Settings(BTreeMap<&'static str, Vec<String>>);
 
 impl Settings {
     /// Merges the command line with `config=FILE`, or with `etc/BUCKET.toml` if that is there.
-    pub(super) fn merged(given: &[Given], bucket: &str, etc: &Path) -> Result<Self, ConfigError> {
+    pub(super) fn merged(
+        given: &[Given],
+        bucket: Option<&str>,
+        etc: &Path,
+    ) -> Result<Self, ConfigError> {
         let mut line = Self::default();
         let mut file = None;
         for Given { key, value } in given {
@@ -29,10 +33,9 @@ impl Settings {
             }
             line.put(key, value.as_deref(), "")?;
         }
-        let usual = etc.join(format!("{bucket}.toml"));
-        let mut all = match file {
+        let usual = bucket.map(|bucket| etc.join(format!("{bucket}.toml")));
+        let mut all = match file.or(usual.filter(|usual| usual.exists())) {
             Some(file) => Self::from_file(&file)?,
-            None if usual.exists() => Self::from_file(&usual)?,
             None => Self::default(),
         };
         all.0.extend(line.0);
@@ -193,7 +196,7 @@ mod tests {
     use super::*;
 
     fn line(text: &str) -> Result<Settings, ConfigError> {
-        Settings::merged(&split_options(text), "bucket", Path::new("/nowhere"))
+        Settings::merged(&split_options(text), Some("bucket"), Path::new("/nowhere"))
     }
 
     #[test]
@@ -215,7 +218,7 @@ mod tests {
         let file = "ttl = \"5s\"\nlinger = 9\nread-timeout = '7s'\nallow = ['10.0.0.0/8', 'fd00::/8']\nro = true\n";
         std::fs::write(etc.path().join("bucket.toml"), file).unwrap();
         let given = [Given::new("ttl", "1s"), Given::new("ttl", "2s")];
-        let settings = Settings::merged(&given, "bucket", etc.path()).unwrap();
+        let settings = Settings::merged(&given, Some("bucket"), etc.path()).unwrap();
         let one = |key| settings.one(key).unwrap();
         assert_eq!(one("ttl"), Some("2s"), "the last on the line");
         assert_eq!(one("linger"), Some("9"));
@@ -235,7 +238,7 @@ mod tests {
             Given::new("allow", "127.0.0.1"),
             Given::new("region", ""),
         ];
-        let settings = Settings::merged(&given, "bucket", etc.path()).unwrap();
+        let settings = Settings::merged(&given, Some("bucket"), etc.path()).unwrap();
         assert_eq!(
             settings.all("allow").unwrap(),
             ["192.168.0.0/16", "127.0.0.1"]
@@ -250,10 +253,10 @@ mod tests {
         let other = etc.path().join("other.toml");
         std::fs::write(&other, "ttl = '6s'").unwrap();
         let given = [Given::new("config", other.to_str().unwrap())];
-        let settings = Settings::merged(&given, "bucket", etc.path()).unwrap();
+        let settings = Settings::merged(&given, Some("bucket"), etc.path()).unwrap();
         assert_eq!(settings.one("ttl").unwrap(), Some("6s"));
         let absent = [Given::new("config", "/nowhere/x.toml")];
-        let error = Settings::merged(&absent, "bucket", etc.path()).unwrap_err();
+        let error = Settings::merged(&absent, Some("bucket"), etc.path()).unwrap_err();
         assert!(error.to_string().contains("/nowhere/x.toml"));
     }
 

@@ -82,7 +82,7 @@ pub(super) async fn exchange(
     let mut config = Builder::from(&net.sdk_config(&token.region)).timeout_config(patience);
     config.set_endpoint_url(url.map(str::to_owned));
     let seen = DateSeen::default();
-    let asked = clock.mono();
+    let asked = clock.boot();
     let call = Client::from_conf(config.build())
         .get_credentials_for_identity()
         .identity_id(&token.identity)

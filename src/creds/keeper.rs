@@ -3,7 +3,7 @@
 //! Invariants:
 //! - one request at a time: who comes while one is out waits for its outcome; the request is a task
 //!   of its own, so a waiter that goes away takes nothing from the others;
-//! - past half its life a lease is still given out, to its true end, while its successor is
+//! - a lease that is due for a successor is still given out, to its true end, while that is
 //!   fetched behind; that failing costs nobody anything until then;
 //! - after a failure the source is left alone for `BACKOFF`, whoever asks; a refused lease is
 //!   replaced at once, but not oftener than each `FORCED_APART`;
@@ -13,19 +13,17 @@
 mod tests;
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::board::{BACKOFF, Board, Failure, Old, Wish};
 use super::{CredsError, Lease, Leases};
 use crate::clock::SharedClock;
 
-/// Between failures, with jitter: the least and the most.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 /// A refused lease may have been refused for a reason a new one does not cure.
 const FORCED_APART: Duration = Duration::from_secs(10);
 
@@ -45,14 +43,14 @@ struct State {
     identity: Option<String>,
     /// The request that is out.
     flight: Option<watch::Receiver<Option<Outcome>>>,
-    failures: u32,
     /// Since the last success: when the source may be asked again, and what it said.
-    failed: Option<(Instant, CredsError)>,
-    forced: Option<Instant>,
+    failed: Option<Failure>,
+    /// The last lease that S3 did not take, and when that was.
+    forced: Option<(String, Duration)>,
 }
 
 struct Shared {
-    source: Arc<dyn Source>,
+    board: Board,
     clock: SharedClock,
     state: Mutex<State>,
 }
@@ -67,7 +65,7 @@ impl fmt::Debug for Keeper {
         f.debug_struct("Keeper")
             .field("lease", &state.lease)
             .field("in_flight", &state.flight.is_some())
-            .field("failures", &state.failures)
+            .field("failed", &state.failed)
             .finish_non_exhaustive()
     }
 }
@@ -82,8 +80,13 @@ impl Keeper {
     /// One with no lease yet; nothing is asked for.
     #[must_use]
     pub fn new(source: Arc<dyn Source>, clock: SharedClock) -> Self {
+        let board = Board::new(source, Arc::clone(&clock), Wish::Any, None);
+        Self::over(board, clock)
+    }
+
+    pub(super) fn over(board: Board, clock: SharedClock) -> Self {
         Self(Arc::new(Shared {
-            source,
+            board,
             clock,
             state: Mutex::new(State::default()),
         }))
@@ -97,16 +100,16 @@ impl Keeper {
 
     /// Must be called inside of a runtime.
     fn step(&self) -> Step {
-        let now = self.0.clock.mono();
+        let now = self.0.clock.boot();
         let mut state = self.0.state.lock();
         let held = state.lease.clone().filter(|lease| lease.holds(now));
         let paused = state
             .failed
             .as_ref()
-            .filter(|failed| now < failed.0)
-            .map(|failed| failed.1.clone());
+            .filter(|failed| now < failed.until)
+            .map(|failed| failed.error.clone());
         if let Some(lease) = held {
-            if lease.is_past_half(now) && state.flight.is_none() && paused.is_none() {
+            if lease.is_due(now) && state.flight.is_none() && paused.is_none() {
                 self.start(&mut state);
             }
             return Step::Have(Ok(lease));
@@ -123,8 +126,17 @@ impl Keeper {
     fn start(&self, state: &mut State) -> watch::Receiver<Option<Outcome>> {
         let (landed, flight) = watch::channel(None);
         state.flight = Some(flight.clone());
+        let old = match (&state.lease, &state.forced) {
+            (Some(lease), _) => Some((lease.access_key_id.clone(), false)),
+            (None, Some((id, _))) => Some((id.clone(), true)),
+            (None, None) => None,
+        };
         let landing = Landing {
             shared: Arc::clone(&self.0),
+            old: old.map(|(access_key_id, refused)| Old {
+                access_key_id,
+                refused,
+            }),
             landed,
             outcome: None,
         };
@@ -146,7 +158,7 @@ impl Leases for Keeper {
     }
 
     fn refused(&self, access_key_id: &str) {
-        let now = self.0.clock.mono();
+        let now = self.0.clock.boot();
         let mut state = self.0.state.lock();
         let is_current = state
             .lease
@@ -154,16 +166,19 @@ impl Leases for Keeper {
             .is_some_and(|lease| lease.access_key_id == access_key_id);
         let is_soon = state
             .forced
-            .is_some_and(|forced| now < forced + FORCED_APART);
+            .as_ref()
+            .is_some_and(|(_, forced)| now < *forced + FORCED_APART);
         if is_current && !is_soon {
-            state.forced = Some(now);
+            state.forced = Some((access_key_id.to_owned(), now));
             state.lease = None;
             state.failed = None;
+            self.0.board.hurry();
         }
     }
 
     fn link_is_back(&self) {
         self.0.state.lock().failed = None;
+        self.0.board.hurry();
     }
 }
 
@@ -174,52 +189,42 @@ fn lost() -> CredsError {
 /// One request on its way. However it ends, also by a panic or with the runtime, it lands.
 struct Landing {
     shared: Arc<Shared>,
+    old: Option<Old>,
     landed: watch::Sender<Option<Outcome>>,
-    outcome: Option<Outcome>,
+    outcome: Option<Result<Arc<Lease>, Failure>>,
 }
 
 impl Landing {
     async fn fly(mut self) {
-        let obtained = self.shared.source.obtain().await;
+        let obtained = self.shared.board.obtain(self.old.as_ref()).await;
         self.outcome = Some(obtained.map(Arc::new));
     }
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
-        let outcome = self.outcome.take().unwrap_or_else(|| Err(lost()));
-        let now = self.shared.clock.mono();
+        let outcome = self.outcome.take().unwrap_or_else(|| {
+            Err(Failure {
+                error: lost(),
+                until: self.shared.clock.boot() + BACKOFF.0,
+            })
+        });
         let mut state = self.shared.state.lock();
         state.flight = None;
         match &outcome {
             Ok(lease) => {
                 state.lease = Some(Arc::clone(lease));
                 state.identity.clone_from(&lease.identity);
-                state.failures = 0;
                 state.failed = None;
             }
-            Err(error) => {
-                state.failures = state.failures.saturating_add(1);
-                let pause = pause(state.failures, random());
-                state.failed = Some((now + pause, error.clone()));
-                tracing::warn!("no new credentials: {error}");
+            Err(failure) => {
+                state.failed = Some(failure.clone());
+                tracing::warn!("no new credentials: {}", failure.error);
             }
         }
         drop(state);
         // Nobody may be waiting any more.
+        let outcome = outcome.map_err(|failure| failure.error);
         self.landed.send_replace(Some(outcome));
     }
-}
-
-/// How long the source is left alone after so many failures; `random` is 0 to 1.
-fn pause(failures: u32, random: f64) -> Duration {
-    let (least, most) = BACKOFF;
-    let doubled = least.saturating_mul(2u32.saturating_pow(failures));
-    least + (doubled.min(most) - least).mul_f64(random.clamp(0.0, 1.0))
-}
-
-/// 0 to 1, other on each device and each time: `RandomState` is seeded by the kernel.
-fn random() -> f64 {
-    let bits = RandomState::new().hash_one(0u8);
-    f64::from((bits >> 32) as u32) / f64::from(u32::MAX)
 }

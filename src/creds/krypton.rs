@@ -70,7 +70,7 @@ impl Krypton {
     }
 
     async fn by_credentials(&self) -> Result<Lease, Refusal> {
-        let asked = self.clock.mono();
+        let asked = self.clock.boot();
         let answer = self.post(&self.credentials).await?;
         let issued = read_credentials(&answer)?;
         let date = date(&answer.headers);

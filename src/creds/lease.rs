@@ -1,11 +1,14 @@
 //! A lease: credentials with an end.
+//!
+//! Invariant: its times are since the machine was started, so that they mean the same in each
+//! process and no setting of a clock and no sleep moves them.
 
 use std::fmt;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 /// No lease is believed to live longer (STS's own maximum is 36 hours).
@@ -13,21 +16,30 @@ const LIFE_MAX: Duration = Duration::from_secs(36 * 3600);
 /// A lease is given up this much before its end, or a tenth of its life if that is shorter: a
 /// request that is signed now arrives later.
 const MARGIN: Duration = Duration::from_secs(10);
+/// A lease with a long life gets its successor this much before its end: what reads
+/// `kryptonfs credentials` wants 15 minutes.
+const AHEAD: Duration = Duration::from_secs(20 * 60);
+/// What reads `kryptonfs credentials` looks for other ones when less is left.
+const READER: Duration = Duration::from_secs(15 * 60);
 /// What a lease is believed to live if nobody said.
 const LIFE_UNTOLD: Duration = Duration::from_secs(15 * 60);
 
-/// Temporary credentials. The secrets are wiped when it is dropped.
+/// Temporary credentials. The secrets are wiped when it is dropped. It is serialized for a file in
+/// memory, and for nothing else.
+#[derive(Clone, Deserialize, Serialize)]
 pub struct Lease {
     /// Not secret.
     pub access_key_id: String,
     /// The key that signs.
+    #[serde(with = "secret")]
     pub secret_key: Zeroizing<String>,
     /// Absent on some S3-compatible stores.
+    #[serde(with = "secret::maybe")]
     pub session_token: Option<Zeroizing<String>>,
     /// The Cognito identity, `region:guid`.
     pub identity: Option<String>,
-    obtained: Instant,
-    expires: Instant,
+    obtained: Duration,
+    expires: Duration,
     /// The end in the server's time, for those who must be told a date.
     end: SystemTime,
 }
@@ -71,14 +83,14 @@ pub(super) fn term(
 }
 
 impl Lease {
-    /// Credentials that were asked for at `obtained` and live for `life` from then on; `end` is
-    /// the same in the time of day, as the issuer said it.
+    /// Credentials that were asked for at `obtained` (`Clock::boot`) and live for `life` from then
+    /// on; `end` is the same in the time of day, as the issuer said it.
     #[must_use]
     pub fn new(
         access_key_id: String,
         secret_key: Zeroizing<String>,
         session_token: Option<Zeroizing<String>>,
-        obtained: Instant,
+        obtained: Duration,
         life: Duration,
         end: SystemTime,
     ) -> Self {
@@ -95,15 +107,23 @@ impl Lease {
 
     /// Whether it may still be handed out.
     #[must_use]
-    pub fn holds(&self, now: Instant) -> bool {
+    pub fn holds(&self, now: Duration) -> bool {
         let life = self.expires - self.obtained;
         now + MARGIN.min(life / 10) < self.expires
     }
 
-    /// Whether half its life is over: whoever uses it now has a successor fetched.
+    /// Whether whoever uses it now has a successor fetched: half its life is over, and no more than
+    /// `AHEAD` is left.
     #[must_use]
-    pub fn is_past_half(&self, now: Instant) -> bool {
-        now >= self.obtained + (self.expires - self.obtained) / 2
+    pub fn is_due(&self, now: Duration) -> bool {
+        let life = self.expires - self.obtained;
+        now + AHEAD.min(life / 2) >= self.expires
+    }
+
+    /// Whether it may be handed to a reader that wants `READER`.
+    #[must_use]
+    pub(super) fn has_time_for_a_reader(&self, now: Duration) -> bool {
+        now + READER < self.expires
     }
 
     /// As a `credential_process` prints it. `Expiration` is always there: without it the reader
@@ -138,16 +158,57 @@ impl Lease {
     }
 }
 
+/// Secrets as JSON, for a file in memory; they are wiped when dropped.
+mod secret {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use zeroize::Zeroizing;
+
+    pub(super) fn serialize<S: Serializer>(
+        secret: &Zeroizing<String>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.serialize_str(secret)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Zeroizing<String>, D::Error> {
+        String::deserialize(from).map(Zeroizing::new)
+    }
+
+    pub(super) mod maybe {
+        use super::{Deserialize, Deserializer, Serializer, Zeroizing};
+
+        pub(in super::super) fn serialize<S: Serializer>(
+            secret: &Option<Zeroizing<String>>,
+            to: S,
+        ) -> Result<S::Ok, S::Error> {
+            match secret {
+                Some(secret) => to.serialize_some(secret.as_str()),
+                None => to.serialize_none(),
+            }
+        }
+
+        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+            from: D,
+        ) -> Result<Option<Zeroizing<String>>, D::Error> {
+            Ok(Option::<String>::deserialize(from)?.map(Zeroizing::new))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const START: Duration = Duration::from_secs(100);
 
     fn lease(life: Duration) -> Lease {
         Lease::new(
             "ASIAEXAMPLE".to_owned(),
             Zeroizing::new("s3cr3t-key".to_owned()),
             Some(Zeroizing::new("s3cr3t-token".to_owned())),
-            Instant::now(),
+            START,
             life,
             SystemTime::UNIX_EPOCH + Duration::from_millis(1_549_701_554_701),
         )
@@ -158,11 +219,11 @@ mod tests {
         let lease = lease(Duration::from_secs(3600));
         let start = lease.obtained;
         let after = |seconds| start + Duration::from_secs(seconds);
-        assert!(lease.holds(start) && !lease.is_past_half(start));
+        assert!(lease.holds(start) && !lease.is_due(start));
         assert!(lease.holds(after(3589)));
         assert!(!lease.holds(after(3590)));
-        assert!(!lease.is_past_half(after(1799)));
-        assert!(lease.is_past_half(after(1800)));
+        assert!(!lease.is_due(after(2399)));
+        assert!(lease.is_due(after(2400)));
     }
 
     #[test]
@@ -170,6 +231,24 @@ mod tests {
         let lease = lease(Duration::from_secs(8));
         assert!(lease.holds(lease.obtained + Duration::from_secs(7)));
         assert!(!lease.holds(lease.obtained + Duration::from_millis(7200)));
+    }
+
+    #[test]
+    fn a_lease_that_is_not_due_has_15_minutes_left_if_it_lives_half_an_hour() {
+        for minutes in [30, 31, 45, 60, 12 * 60] {
+            let lease = lease(Duration::from_secs(minutes * 60));
+            let left = |now: Duration| lease.expires - now;
+            let last = (0..minutes * 60)
+                .map(|second| START + Duration::from_secs(second))
+                .rfind(|now| !lease.is_due(*now));
+            assert!(
+                left(last.unwrap()) > Duration::from_secs(15 * 60),
+                "{minutes}"
+            );
+        }
+        let short = lease(Duration::from_secs(900));
+        assert!(!short.is_due(START + Duration::from_secs(449)));
+        assert!(short.is_due(START + Duration::from_secs(450)));
     }
 
     #[test]

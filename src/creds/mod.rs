@@ -1,13 +1,14 @@
 //! Credentials: where they come from (Krypton, perhaps with Cognito), and who keeps them.
 //!
 //! Invariants:
-//! - no key is stored: a lease lives in memory, is wiped when dropped, and has no `Debug` that
-//!   shows it; no error text contains what a server sent with a secret in it;
-//! - the end of a lease is measured on the monotonic clock from what the server said its own time
+//! - no key is stored: a lease lives in memory, perhaps in a file there (`board`), is wiped when
+//!   dropped, and has no `Debug` that shows it; no error text contains what a server sent with a secret in it;
+//! - the end of a lease is measured on a clock that never jumps, from what the server said its own time
 //!   is; the local time of day is never asked;
 //! - no traffic, no requests: a lease is taken when somebody asks for one.
 
 mod answer;
+mod board;
 mod cognito;
 mod keeper;
 mod krypton;
@@ -18,13 +19,17 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::SharedClock;
 use crate::net::Net;
 
+pub use board::Place;
 pub use keeper::{Keeper, Source};
 pub use krypton::Krypton;
 pub use lease::Lease;
+
+use board::{Board, Wish};
 
 /// How Krypton is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +65,8 @@ pub struct Config {
     pub mode: Mode,
     /// `cognito_url`: instead of the region's public endpoint.
     pub cognito_url: Option<String>,
+    /// Where the lease is shared with other processes; `None`: it is not.
+    pub place: Option<Place>,
 }
 
 impl Default for Config {
@@ -68,12 +75,14 @@ impl Default for Config {
             krypton_url: "https://krypton.soracom.io:8036".to_owned(),
             mode: Mode::default(),
             cognito_url: None,
+            place: None,
         }
     }
 }
 
 /// Why there are no credentials.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CredsError {
     /// Not reachable, or not able just now: stay offline, it will pass.
     Silent(String),
@@ -96,8 +105,27 @@ impl std::error::Error for CredsError {}
 /// # Errors
 /// If `krypton_url` is no URL.
 pub fn keeper(config: &Config, net: &Net, clock: SharedClock) -> Result<Keeper, CredsError> {
+    let board = board(config, net, Arc::clone(&clock), Wish::Any)?;
+    Ok(Keeper::over(board, clock))
+}
+
+/// One lease to give away: the shared one, or the one Krypton is asked for.
+///
+/// # Errors
+/// If `krypton_url` is no URL, or there is none to be had.
+pub async fn lease(config: &Config, net: &Net, clock: SharedClock) -> Result<Lease, CredsError> {
+    let board = board(config, net, clock, Wish::Fresh)?;
+    board.obtain(None).await.map_err(|failure| failure.error)
+}
+
+fn board(config: &Config, net: &Net, clock: SharedClock, wish: Wish) -> Result<Board, CredsError> {
     let krypton = Krypton::new(config, net, Arc::clone(&clock))?;
-    Ok(Keeper::new(Arc::new(krypton), clock))
+    Ok(Board::new(
+        Arc::new(krypton),
+        clock,
+        wish,
+        config.place.clone(),
+    ))
 }
 
 /// Who gives out leases; asked for each attempt of a request.

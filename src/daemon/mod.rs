@@ -8,6 +8,7 @@
 mod build;
 mod check;
 mod control;
+mod credentials;
 mod link;
 mod logging;
 mod notify;
@@ -35,6 +36,7 @@ use check::Verdict;
 use control::{Control, Knows};
 
 pub use control::{Ask, Say, ask};
+pub use credentials::credentials;
 pub use logging::{Sink, hold_log, log_to, release_log, set_level};
 pub use process::{harden, runtime, shut_down};
 pub use registry::find;

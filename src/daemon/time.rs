@@ -54,6 +54,16 @@ impl Keeping {
         }
     }
 
+    /// Learns what a mount has kept in `folder`, and keeps nothing. Blocking.
+    pub(super) fn look(folder: &Path, clock: &Believed) {
+        if folder.is_dir()
+            && let Ok(kept) = Kept::open(folder)
+            && let Some(then) = kept.read()
+        {
+            clock.was_already(then);
+        }
+    }
+
     /// At the end of a mount. Blocking.
     pub(super) fn end(&self) {
         if let Some(kept) = &self.kept {

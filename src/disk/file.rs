@@ -127,6 +127,14 @@ impl File {
         Ok(self.file.metadata()?.blocks().saturating_mul(512))
     }
 
+    /// Whether it still has a name.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn is_named(&self) -> io::Result<bool> {
+        Ok(self.file.metadata()?.nlink() > 0)
+    }
+
     pub(super) fn try_lock(&self) -> io::Result<bool> {
         match self.file.try_lock() {
             Ok(()) => Ok(true),

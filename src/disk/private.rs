@@ -10,9 +10,13 @@ use std::path::Path;
 
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::statfs::{FsType, Statfs, TMPFS_MAGIC, fstatfs, statfs};
 use nix::unistd::geteuid;
 
 use super::{Dir, Disk, Step};
+
+/// ramfs; nix does not name it.
+const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 
 /// Why a folder is not used.
 #[derive(Debug)]
@@ -61,6 +65,22 @@ impl Dir {
         Self::checked(fd, &path, disk)
     }
 
+    /// As `private`, but only where the file system is memory; `None`: it is not, and nothing was
+    /// made.
+    ///
+    /// # Errors
+    /// See `NotPrivate`.
+    pub fn private_in_memory(disk: &Disk, path: &Path) -> Result<Option<Self>, NotPrivate> {
+        let path = std::path::absolute(path)?;
+        let there = path.ancestors().find(|at| at.exists());
+        if !is_memory(&statfs(there.unwrap_or(&path))?) {
+            return Ok(None);
+        }
+        let dir = Self::private(disk, &path)?;
+        // It may have been made meanwhile, as something else.
+        Ok(is_memory(&fstatfs(&dir.fd)?).then_some(dir))
+    }
+
     /// Opens the private folder `name` in here; it is made if absent (durable after `flush`).
     ///
     /// # Errors
@@ -107,6 +127,10 @@ impl Dir {
             disk: disk.clone(),
         })
     }
+}
+
+fn is_memory(found: &Statfs) -> bool {
+    [TMPFS_MAGIC, RAMFS_MAGIC].contains(&found.filesystem_type())
 }
 
 fn folder() -> OFlag {

@@ -6,6 +6,7 @@ mod bad_input;
 mod bars;
 mod contract;
 mod corpus;
+mod credentials;
 mod demo;
 mod figures;
 mod fstab;

@@ -1,6 +1,6 @@
 //! What answers is not trusted: whatever it says is read or refused, in one bounded line.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use reqwest::StatusCode;
 use reqwest::header::HeaderValue;
@@ -112,7 +112,7 @@ fn a_hundred_thousand_broken_answers_are_read_or_refused_in_one_line() {
         read += 1;
         let times = term(issued.end, date(&answer.headers), SystemTime::UNIX_EPOCH);
         let Some((life, end)) = times else { continue };
-        let now = Instant::now();
+        let now = Duration::from_secs(9);
         let (id, key) = (issued.access_key_id, issued.secret_key);
         let lease = Lease::new(id, key, issued.session_token, now, life, end);
         assert!(lease.holds(now) || life.is_zero(), "{life:?}");

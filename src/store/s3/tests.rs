@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
@@ -103,7 +103,7 @@ impl Leases for Keys {
             format!("KEY{}", self.refusals.lock()),
             Zeroizing::new("secret".to_owned()),
             Some(Zeroizing::new("token".to_owned())),
-            Instant::now(),
+            Duration::ZERO,
             life,
             SystemTime::now() + life,
         )))
