@@ -66,6 +66,13 @@ impl Ground {
     }
 }
 
+/// The flags of an interface in the network namespace of this process (sysfs shows that of whoever
+/// mounted it); `None`: there is none of that name.
+pub(super) fn flags(interface: &str) -> io::Result<Option<InterfaceFlags>> {
+    let mut all = getifaddrs()?.filter(|one| one.interface_name == interface);
+    Ok(all.next().map(|one| one.flags))
+}
+
 /// A netlink socket that hears of every change of links and addresses.
 fn listen() -> io::Result<AsyncFd<OwnedFd>> {
     let heard = socket(

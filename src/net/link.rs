@@ -9,12 +9,12 @@ use std::fmt;
 use std::future::Future;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use nix::net::if_::InterfaceFlags;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -50,7 +50,6 @@ pub struct History {
 #[derive(Debug)]
 pub struct Link {
     interface: Option<String>,
-    sysfs: PathBuf,
     clock: SharedClock,
     history: Mutex<History>,
     ground: watch::Sender<Option<Ground>>,
@@ -70,7 +69,6 @@ impl Link {
     pub(super) fn new(interface: Option<String>, clock: SharedClock) -> Self {
         Self {
             interface,
-            sysfs: PathBuf::from("/sys/class/net"),
             clock,
             history: Mutex::new(History::default()),
             ground: watch::Sender::new(None),
@@ -144,15 +142,10 @@ impl Link {
         let Some(interface) = &self.interface else {
             return LinkState::Unknown;
         };
-        match std::fs::read_to_string(self.sysfs.join(interface).join("operstate")) {
-            // Tunnels, ppp and `lo` never say "up", a modem may say "dormant" while it carries data;
-            // when they are taken down, they all say "down".
-            Ok(state) => match state.trim() {
-                "down" | "lowerlayerdown" | "notpresent" => LinkState::Down,
-                _ => LinkState::Up,
-            },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => LinkState::Absent,
-            // No sysfs here (a container may hide it): that is no news of the link.
+        match ground::flags(interface) {
+            Ok(Some(flags)) => judged(flags),
+            Ok(None) => LinkState::Absent,
+            // The kernel says nothing (a sandbox may forbid to ask): that is no news of the link.
             Err(_) => LinkState::Unknown,
         }
     }
@@ -160,11 +153,7 @@ impl Link {
     /// Whether dialling cannot succeed now.
     #[must_use]
     pub fn is_known_down(&self) -> bool {
-        match self.state() {
-            LinkState::Down => true,
-            LinkState::Absent => self.sysfs.is_dir(),
-            LinkState::Up | LinkState::Unknown => false,
-        }
+        matches!(self.state(), LinkState::Down | LinkState::Absent)
     }
 
     /// How dialling went so far.
@@ -182,6 +171,17 @@ impl Link {
 
     pub(super) fn failed(&self, why: &str) {
         self.history.lock().last_error = Some((self.clock.mono(), why.to_owned()));
+    }
+}
+
+/// Tunnels, ppp and `lo` are running as soon as they are up; a modem may say that it is dormant
+/// while it carries data.
+fn judged(flags: InterfaceFlags) -> LinkState {
+    let dormant = InterfaceFlags::IFF_LOWER_UP | InterfaceFlags::IFF_DORMANT;
+    let carries = flags.contains(InterfaceFlags::IFF_RUNNING) || flags.contains(dormant);
+    match flags.contains(InterfaceFlags::IFF_UP) && carries {
+        true => LinkState::Up,
+        false => LinkState::Down,
     }
 }
 
@@ -262,31 +262,19 @@ mod tests {
     }
 
     #[test]
-    fn each_word_of_the_kernel_is_up_or_down() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut link = link(Some("wg0"));
-        link.sysfs = dir.path().to_owned();
-        std::fs::create_dir(dir.path().join("wg0")).unwrap();
-        for (word, state) in [
-            ("up\n", LinkState::Up),
-            ("unknown\n", LinkState::Up),
-            ("down\n", LinkState::Down),
-            ("dormant\n", LinkState::Up),
-            ("lowerlayerdown\n", LinkState::Down),
-            ("notpresent\n", LinkState::Down),
+    fn the_flags_of_the_kernel_mean_up_or_down() {
+        use InterfaceFlags as F;
+        for (flags, state) in [
+            (F::IFF_UP | F::IFF_RUNNING | F::IFF_LOWER_UP, LinkState::Up),
+            (F::IFF_UP | F::IFF_RUNNING, LinkState::Up),
+            (F::IFF_UP | F::IFF_LOWER_UP | F::IFF_DORMANT, LinkState::Up),
+            (F::IFF_UP | F::IFF_DORMANT, LinkState::Down),
+            (F::IFF_UP, LinkState::Down),
+            (F::IFF_RUNNING | F::IFF_LOWER_UP, LinkState::Down),
+            (F::empty(), LinkState::Down),
         ] {
-            std::fs::write(dir.path().join("wg0/operstate"), word).unwrap();
-            assert_eq!(link.state(), state, "{word}");
-            assert_eq!(link.is_known_down(), state == LinkState::Down);
+            assert_eq!(judged(flags), state, "{flags:?}");
         }
-    }
-
-    #[test]
-    fn where_there_is_no_sysfs_the_link_is_not_known_down() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut link = link(Some("wg0"));
-        link.sysfs = dir.path().join("none");
-        assert!(!link.is_known_down());
     }
 
     #[test]
