@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::auth::Key;
+use super::site::Site;
 
 /// Keys that were made elsewhere, or that are handed to a client.
 #[derive(Clone, PartialEq, Eq)]
@@ -142,6 +143,8 @@ pub struct CloudConfig {
     pub honours: Honours,
     /// Ports; `None`: any.
     pub ports: Option<Ports>,
+    /// Its place in the network.
+    pub site: Site,
 }
 
 impl CloudConfig {
@@ -158,6 +161,7 @@ impl CloudConfig {
             identity_prefix_policy: false,
             honours: Honours::default(),
             ports: None,
+            site: Site::default(),
         }
     }
 }

@@ -22,6 +22,7 @@ use super::answer::{Body, BoxError, plain, request_id, s3_error};
 use super::body::{Intake, Mangle, Outflow};
 use super::count::{Service, Ticket};
 use super::faults::Action;
+use super::site::Peer;
 use super::wire::Counted;
 use super::{Shared, auth, cognito, control, krypton, verb};
 
@@ -168,6 +169,10 @@ impl Front {
         mangle: Mangle,
         ticket: &Ticket,
     ) -> Result<Response<Body>, BoxError> {
+        if let Some(refusal) = self.wrong_way(&request) {
+            intake.swallow(request).await?;
+            return Ok(self.dress(refusal, mangle, ticket));
+        }
         let Role::S3(service) = &self.role else {
             let (head, body) = collected(request).await?;
             self.shared.counter.payload_in(ticket, body.len() as u64);
@@ -218,6 +223,22 @@ impl Front {
             Role::Cognito => cognito::error(status, code, message),
             Role::Krypton | Role::Control => krypton::error(status, code, message),
         }
+    }
+
+    /// The refusal of who comes from where he may not.
+    fn wrong_way(&self, request: &Request<Incoming>) -> Option<Response<Body>> {
+        let Peer(from) = *request.extensions().get()?;
+        let site = &self.shared.site;
+        let (code, message) = match self.role {
+            Role::S3(_) if site.denies(request.uri().path(), from) => (
+                "AccessDenied",
+                "User is not authorized to perform this action with an explicit deny in a \
+                 resource-based policy",
+            ),
+            Role::Krypton if !site.knows(from) => ("KRY0403", "No such line."),
+            _ => return None,
+        };
+        Some(self.refusal(StatusCode::FORBIDDEN, code, message))
     }
 
     /// The refusal of a signature for another region.

@@ -30,6 +30,7 @@ mod random;
 mod reload;
 mod s3;
 mod serve;
+mod site;
 mod tls;
 mod verb;
 mod wire;
@@ -40,7 +41,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -55,6 +55,7 @@ pub use config::{CloudConfig, FixedKeys, Honours, Ports};
 pub use count::{Counts, Logged, OperationCount, Service, WireCount};
 pub use faults::{Action, Command, Expiration, Fault, Faults};
 pub use serve::{ServeOptions, serve};
+pub use site::{Block, Deny, Site};
 
 /// Life of keys that are issued for a client beside the mount.
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -68,6 +69,7 @@ struct Shared {
     region: String,
     identity: String,
     fixed: Option<FixedKeys>,
+    site: Site,
 }
 
 impl Shared {
@@ -138,7 +140,10 @@ impl Cloud {
         };
         let service = s3::service(cabinet, &keys, config.identity_prefix_policy);
         let identity = identity(&config.dir, &config.region)?;
-        let tls = config.tls.then(|| tls::prepare(&config.dir)).transpose()?;
+        let tls = config
+            .tls
+            .then(|| tls::prepare(&config.dir, &config.site.names));
+        let tls = tls.transpose()?;
         let (stop, stopped) = watch::channel(false);
         let shared = Arc::new(Shared {
             store,
@@ -148,6 +153,7 @@ impl Cloud {
             region: config.region,
             identity,
             fixed: config.fixed_keys,
+            site: config.site,
         });
         let mut opening = Opening {
             shared: Arc::clone(&shared),
@@ -283,13 +289,20 @@ struct Opening {
 }
 
 impl Opening {
-    /// Opens a listener on loopback, and answers its URL.
+    /// Opens a listener, and answers its URL.
     async fn open(&mut self, role: Role, port: u16) -> io::Result<String> {
         let tls = match role {
             Role::Control => None,
             _ => self.tls.clone(),
         };
-        let tcp = TcpListener::bind(("127.0.0.1", port)).await?;
+        let made = &self.shared.site;
+        let made = match role {
+            Role::S3(_) => made.s3.as_ref(),
+            Role::Krypton => made.krypton.as_ref(),
+            Role::Cognito => made.cognito.as_ref(),
+            Role::Control => None,
+        };
+        let tcp = site::listener(made, port).await?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{}", tcp.local_addr()?);
         let shared = Arc::clone(&self.shared);

@@ -25,15 +25,15 @@ pub(super) struct Tls {
     pub(super) ca_file: PathBuf,
 }
 
-/// The certificate in `dir`, made if there is none.
-pub(super) fn prepare(dir: &Path) -> io::Result<Tls> {
+/// The certificate in `dir`, made if there is none, for loopback and `names`.
+pub(super) fn prepare(dir: &Path, names: &[String]) -> io::Result<Tls> {
     let ca_file = dir.join("ca.pem");
     let (certificate, key) = (dir.join("server.pem"), dir.join("server.key"));
     if ![&ca_file, &certificate, &key]
         .iter()
         .all(|file| file.exists())
     {
-        let made = make().map_err(io::Error::other)?;
+        let made = make(names).map_err(io::Error::other)?;
         std::fs::write(&ca_file, made.ca)?;
         std::fs::write(&certificate, made.certificate)?;
         private(&key)?.write_all(made.key.as_bytes())?;
@@ -69,7 +69,7 @@ struct Made {
     key: String,
 }
 
-fn make() -> Result<Made, rcgen::Error> {
+fn make(names: &[String]) -> Result<Made, rcgen::Error> {
     let mut ca = CertificateParams::new(Vec::new())?;
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -78,7 +78,8 @@ fn make() -> Result<Made, rcgen::Error> {
     let ca_key = KeyPair::generate()?;
     let ca_certificate = ca.self_signed(&ca_key)?;
     let issuer = Issuer::new(ca, ca_key);
-    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let loopback = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let names: Vec<_> = loopback.iter().chain(names).cloned().collect();
     let mut server = CertificateParams::new(names)?;
     server
         .distinguished_name

@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -24,6 +26,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::count::{Counter, Service};
 use super::front::Front;
+use super::site::Peer;
 
 /// Connections of one listener at once.
 const MAX_CONNECTIONS: usize = 1024;
@@ -74,10 +77,11 @@ impl Listener {
         let mut cut = front.watch_cut();
         async move {
             let served = async {
+                let peer = Peer(tcp.peer_addr()?.ip());
                 let socket = front.count(tcp)?;
                 match tls {
-                    None => http(socket, front, stop).await,
-                    Some(tls) => http(Curt(tls.accept(socket).await?), front, stop).await,
+                    None => http(socket, peer, front, stop).await,
+                    Some(tls) => http(Curt(tls.accept(socket).await?), peer, front, stop).await,
                 }
             };
             let ended: io::Result<()> = tokio::select! {
@@ -110,10 +114,14 @@ async fn accept(
 
 async fn http<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     socket: S,
+    peer: Peer,
     front: Arc<Front>,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    let service = service_fn(move |request| Arc::clone(&front).answer(request));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        Arc::clone(&front).answer(request)
+    });
     let connection = http1::Builder::new().serve_connection(TokioIo::new(socket), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
