@@ -22,4 +22,5 @@ mod service;
 mod shell;
 mod side_by_side;
 mod suites;
+mod topology;
 mod unclosed;

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use super::field::within;
 use super::servers::{USER, python};
 
 /// Keys, as a server's issuer gave them.
@@ -53,8 +54,19 @@ pub(crate) struct Client {
 impl Client {
     /// Starts it.
     pub(crate) fn start(access: &Access) -> Self {
+        Self::started(Command::new(python()), access)
+    }
+
+    /// Starts it in that network namespace.
+    pub(crate) fn start_in(space: &str, access: &Access) -> Self {
+        let mut command = within(space);
+        command.arg(python());
+        Self::started(command, access)
+    }
+
+    fn started(mut command: Command, access: &Access) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/client.py");
-        let mut child = Command::new(python())
+        let mut child = command
             .arg(script)
             .env_clear()
             .env("PATH", "/usr/bin:/bin")

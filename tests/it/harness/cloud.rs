@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kryptonfs::sim::{Action, Cloud, CloudConfig, Counts, Expiration, Fault, FixedKeys};
+use kryptonfs::sim::{Action, Cloud, CloudConfig, Counts, Expiration, Fault, FixedKeys, Site};
 use tokio::runtime::Runtime;
 
 use super::Keys;
@@ -31,6 +31,11 @@ pub(crate) enum Refusal {
 impl TestCloud {
     /// `keys`: what Krypton hands out instead of keys of its own.
     pub(crate) fn start(dir: &Path, bucket: &str, keys: Option<&Keys>) -> Self {
+        Self::at(dir, bucket, keys, Site::default())
+    }
+
+    /// The same in another place of the network.
+    pub(crate) fn at(dir: &Path, bucket: &str, keys: Option<&Keys>, site: Site) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -43,6 +48,7 @@ impl TestCloud {
                 secret_key: keys.secret_key.clone(),
                 session_token: keys.session_token.clone(),
             }),
+            site,
             ..CloudConfig::new(dir.to_owned())
         };
         let cloud = runtime.block_on(Cloud::start(config)).expect("the cloud");

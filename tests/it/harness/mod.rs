@@ -6,8 +6,10 @@
 
 pub(crate) mod client;
 pub(crate) mod cloud;
+pub(crate) mod field;
 pub(crate) mod holder;
 pub(crate) mod mount;
+pub(crate) mod names;
 pub(crate) mod relay;
 pub(crate) mod room;
 pub(crate) mod servers;

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use super::field::within;
 use super::servers::die_with_parent;
 use super::{eventually, mounts_below};
 
@@ -35,6 +36,8 @@ pub(crate) struct Spec {
     pub(crate) options: Vec<(String, String)>,
     /// Where stderr goes.
     pub(crate) log: PathBuf,
+    /// The network namespace it runs in, if not the tests' own.
+    pub(crate) space: Option<String>,
 }
 
 impl Spec {
@@ -74,10 +77,23 @@ impl Spec {
         Mount::start(self.clone())
     }
 
-    /// Runs a mount that is expected to end by itself within `limit`.
+    /// Runs a mount that is expected to end by itself within a minute.
     pub(crate) fn refused(&self) -> Refused {
         let args = self.args();
-        Refused::of(&args.iter().map(String::as_str).collect::<Vec<_>>())
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        Refused::ended(self.program(), &args)
+    }
+
+    /// The binary where it is to run.
+    fn program(&self) -> Command {
+        match &self.space {
+            None => Command::new(BINARY),
+            Some(space) => {
+                let mut command = within(space);
+                command.arg(BINARY);
+                command
+            }
+        }
     }
 }
 
@@ -91,8 +107,14 @@ pub(crate) struct Refused {
 impl Refused {
     /// Runs the binary with `args`; panics if it is still there after 60 s.
     pub(crate) fn of(args: &[&str]) -> Self {
+        Self::ended(Command::new(BINARY), args)
+    }
+
+    fn ended(program: Command, args: &[&str]) -> Self {
         let output = Command::new("timeout")
-            .args(["-k", "1", "60", BINARY])
+            .args(["-k", "1", "60"])
+            .arg(program.get_program())
+            .args(program.get_args())
             .args(args)
             .output()
             .expect("timeout is there");
@@ -137,7 +159,7 @@ impl Mount {
             .append(true)
             .open(&spec.log)
             .unwrap();
-        let mut command = Command::new(BINARY);
+        let mut command = spec.program();
         command
             .args(spec.args())
             .env_clear()

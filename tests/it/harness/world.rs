@@ -111,6 +111,7 @@ impl World {
             cache: self.work.path().join("cache"),
             options: vec![("network".into(), "open".into()), ("log".into(), level())],
             log: self.work.path().join("mount.log"),
+            space: None,
         }
     }
 
@@ -137,7 +138,7 @@ impl World {
 }
 
 /// What the mounts log; `KRYPTONFS_TEST_LOG=debug` shows more when a test fails.
-fn level() -> String {
+pub(super) fn level() -> String {
     std::env::var("KRYPTONFS_TEST_LOG").unwrap_or_else(|_| "info".into())
 }
 
