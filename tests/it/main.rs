@@ -12,6 +12,7 @@ mod figures;
 mod fstab;
 mod full;
 mod harness;
+mod packaging;
 mod peers;
 mod reading;
 mod readme;

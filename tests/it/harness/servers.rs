@@ -54,7 +54,8 @@ pub(crate) fn tool(program: &str) -> PathBuf {
 }
 
 /// A program of the tests' Python environment.
-fn venv(program: &str) -> PathBuf {
+/// A program of the Python environment, which is made if it is not there.
+pub(crate) fn venv(program: &str) -> PathBuf {
     static MADE: OnceLock<()> = OnceLock::new();
     MADE.get_or_init(|| {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/prepare");
