@@ -53,7 +53,6 @@ pub(crate) fn tool(program: &str) -> PathBuf {
     target().join("test-servers/tools/bin").join(program)
 }
 
-/// A program of the tests' Python environment.
 /// A program of the Python environment, which is made if it is not there.
 pub(crate) fn venv(program: &str) -> PathBuf {
     static MADE: OnceLock<()> = OnceLock::new();
