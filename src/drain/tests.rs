@@ -10,7 +10,7 @@ use super::*;
 use crate::log::Record;
 use crate::store::fault::Kind;
 use crate::store::{Op, StoreError};
-use crate::types::{Attrs, Extents, Headers, ObjectId, ObjectKey};
+use crate::types::{Attrs, Base, Extents, Headers, ObjectId, ObjectKey};
 use world::{MIB, World, inline, key, no_link};
 
 #[tokio::test]
@@ -168,6 +168,79 @@ async fn a_part_that_is_not_what_would_be_sent_is_sent() {
     let byte = |i: u64| u8::try_from(i % 251).unwrap();
     assert!(world.bytes("a").into_iter().eq((0..40 * MIB).map(byte)));
     assert_eq!(world.count(Op::UploadPart), 7);
+}
+
+#[tokio::test]
+async fn an_upload_that_broke_off_is_not_continued_with_other_bytes() {
+    let world = World::new();
+    world.write_large("a", 40 * MIB);
+    world.fault.on(Op::UploadPart, 3, Kind::Before(no_link()));
+    world.drain.hurry();
+    let mut failed = world.drain.answer.clone();
+    while world.drain.status().last_error.is_none() {
+        failed.changed().await.unwrap();
+    }
+    let len = usize::try_from(40 * MIB).unwrap();
+    world.write_spooled("a", &vec![7; len]);
+    world.drained().await;
+    assert!(world.bytes("a") == vec![7; len]);
+    assert_eq!(world.twin.uploads(), 0, "the broken one is aborted");
+}
+
+#[tokio::test]
+async fn a_number_that_a_power_cut_could_take_back_is_not_sent() {
+    let world = World::gated(Op::Put);
+    let before = world.log.disk().flushes();
+    world.write("a", b"x");
+    world.drain.hurry();
+    world.gate.comes().await;
+    assert!(world.log.disk().flushes() > before, "the record is flushed");
+    world.gate.lets_pass(9);
+    world.drained().await;
+}
+
+#[tokio::test]
+async fn the_id_of_an_upload_is_durable_before_a_part_of_it_is_sent() {
+    let world = World::gated(Op::CreateMultipart);
+    world.write_large("a", 17 * MIB);
+    world.fault.on(Op::UploadPart, 1, Kind::Before(no_link()));
+    world.drain.hurry();
+    world.gate.comes().await;
+    let before = world.log.disk().flushes();
+    world.gate.lets_pass(9);
+    let mut failed = world.drain.answer.clone();
+    while world.drain.status().last_error.is_none() {
+        failed.changed().await.unwrap();
+    }
+    assert!(world.log.disk().flushes() > before);
+    world.drained().await;
+}
+
+#[tokio::test]
+async fn a_generation_that_was_sent_is_the_base_of_the_one_that_superseded_it() {
+    let world = World::gated(Op::Put);
+    world.write("a", b"one");
+    world.drain.hurry();
+    world.gate.comes().await;
+    world.write("a", b"two");
+    world.gate.lets_pass(1);
+    world.gate.comes().await;
+    let first = world.twin.object("a").map(|(_, meta)| meta.id);
+    let base = |all: &crate::tree::PendingMap| all.get(&key("a")).map(|entry| entry.base.clone());
+    assert_eq!(world.tree.pending(base), Some(Base::of(first.as_ref())));
+    world.gate.lets_pass(9);
+    world.drained().await;
+    assert_eq!(world.bytes("a"), b"two");
+}
+
+#[tokio::test]
+async fn an_answer_from_before_a_file_was_sent_does_not_undo_it() {
+    let world = World::new();
+    world.write("a", b"x");
+    let asked = world.tree.ask();
+    world.drained().await;
+    asked.head(&key("a"), None);
+    assert!(world.tree.known(&key("a")).is_some());
 }
 
 #[tokio::test]

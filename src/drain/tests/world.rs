@@ -251,10 +251,16 @@ impl World {
 
     /// A large new file, in a data file of the spool.
     pub(super) fn write_large(&self, at: &str, len: u64) {
-        let file = self.log.spool().create().unwrap();
         let byte = |i: u64| u8::try_from(i % 251).unwrap();
         let bytes: Vec<u8> = (0..len).map(byte).collect();
-        file.write_at(&bytes, 0).unwrap();
+        self.write_spooled(at, &bytes);
+    }
+
+    /// A new file in a data file of the spool.
+    pub(super) fn write_spooled(&self, at: &str, bytes: &[u8]) {
+        let len = bytes.len() as u64;
+        let file = self.log.spool().create().unwrap();
+        file.write_at(bytes, 0).unwrap();
         file.flush().unwrap();
         let mut extents = Extents::default();
         extents.put(Extent {

@@ -7,6 +7,7 @@
 mod cost;
 mod device;
 mod faults;
+mod order;
 mod scenarios;
 mod steps;
 
@@ -78,12 +79,17 @@ impl Run {
     async fn carry_out(&mut self, this: &Do) -> Result<()> {
         let world = self.world();
         match this {
-            Do::Put(name, new) => world.put(name, new).await?,
+            Do::Put(name, new) => {
+                let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC;
+                let (ino, fh) = world.open(name, flags).await?;
+                world.write(ino, fh, 0, new).await?;
+                return self.close(ino, fh).await;
+            }
             Do::Append(name, new) => {
                 let end = world.at(name).await?.size;
                 let (ino, fh) = world.open(name, libc::O_WRONLY | libc::O_APPEND).await?;
                 let written = world.write(ino, fh, end, new).await;
-                written.and(world.close(ino, fh).await)?;
+                return written.and(self.close(ino, fh).await);
             }
             Do::Sync(name, at, new) => {
                 let (ino, fh) = world.open(name, libc::O_RDWR).await?;
@@ -125,6 +131,17 @@ impl Run {
         }
         self.recorder.push(Event::Acknowledged);
         Ok(())
+    }
+
+    /// It is acknowledged once it is flushed: nobody waits for the release that follows.
+    async fn close(&self, ino: Ino, fh: Fh) -> Result<()> {
+        let world = self.world();
+        let flushed = world.fs.flush(ino, fh, ME.pid).await;
+        if flushed.is_ok() {
+            self.recorder.push(Event::Acknowledged);
+        }
+        world.fs.release(ino, fh).await?;
+        flushed
     }
 
     async fn restart(&mut self, fails: impl Fn(usize) -> Option<i32> + Send + Sync + 'static) {

@@ -332,14 +332,16 @@ async fn a_snapshot_of_a_file_that_is_rewritten_in_place_shows_one_moment() {
             let Some(generation) = generation else {
                 continue;
             };
-            world.write(ino, fh, 0, &vec![b'!'; size]).await.unwrap();
             let once = crate::read::Window::default();
-            let read = world
-                .fs
-                .reader
-                .read_at(&generation.extents, generation.len, 0, size, &once);
-            let bytes = read.await.unwrap();
+            let read = || async {
+                let (reader, len) = (&world.fs.reader, generation.len);
+                let read = reader.read_at(&generation.extents, len, 0, size, &once);
+                read.await.unwrap()
+            };
+            let bytes = read().await;
             assert!(bytes.iter().all(|byte| *byte == bytes[0]), "torn");
+            world.write(ino, fh, 0, &vec![b'!'; size]).await.unwrap();
+            assert!(read().await == bytes, "overwritten");
             world.write(ino, fh, 0, &fill).await.unwrap();
         }
         world.close(ino, fh).await.unwrap();
