@@ -25,6 +25,8 @@ use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
+use crate::seeded::{self, Bug};
+
 pub use file::File;
 pub use private::NotPrivate;
 
@@ -281,7 +283,9 @@ impl Dir {
         self.remove(&tmp)?;
         let file = self.create(&tmp)?;
         file.write_all_at(content, 0)?;
-        file.flush()?;
+        if !seeded::is(Bug::RenamedBeforeData) {
+            file.flush()?;
+        }
         self.rename(&tmp, self, name)?;
         self.flush()
     }

@@ -57,6 +57,7 @@ pub mod fuse;
 pub mod log;
 pub mod net;
 pub mod read;
+mod seeded;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod store;

@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 
 use super::BLOCK;
+use crate::seeded::{self, Bug};
 use crate::types::ObjectId;
 
 const MAGIC: &[u8; 8] = b"kryptblk";
@@ -219,7 +220,8 @@ impl Version {
         let expected = self.entries.load(block..block + 1).pop().flatten()?;
         let mut bytes = vec![0; block_len(self.size, block)];
         let read = self.data.read_exact_at(&mut bytes, block * BLOCK);
-        if read.is_ok() && checksum(block, &bytes) == expected {
+        let is_right = checksum(block, &bytes) == expected;
+        if read.is_ok() && (is_right || seeded::is(Bug::BlockChecksumIgnored)) {
             return Some(bytes.into());
         }
         if self.entries.store(block, &[None]).is_err() {

@@ -5,6 +5,7 @@
 //! here is never lost: it stays wanted at the key, or at a sibling.
 
 use super::pieces::candidate;
+use crate::seeded::{self, Bug};
 use crate::tree::Pending;
 use crate::types::{
     Attrs, Base, Generation, Headers, Kind, MountId, NAME_MAX, ObjectId, ObjectMeta, RelKey,
@@ -87,7 +88,8 @@ pub(super) fn verdict(
 
 fn own_number(met: &ObjectMeta, mount: MountId) -> Option<Seq> {
     let stamp = stamp_of(met)?;
-    (stamp.mount == mount).then_some(stamp.number)
+    let is_ours = stamp.mount == mount || seeded::is(Bug::StrangerIsAnEcho);
+    (is_ours && !seeded::is(Bug::EchoIsAStranger)).then_some(stamp.number)
 }
 
 fn over_a_stranger(
@@ -110,7 +112,9 @@ fn over_a_stranger(
         }
     } else if is_only_metadata(key, generation, old) {
         Verdict::Reapply
-    } else if generation.extents.iter().any(builds_on) || policy == ConflictPolicy::KeepBoth {
+    } else if (generation.extents.iter().any(builds_on) && !seeded::is(Bug::AppendOverStranger))
+        || policy == ConflictPolicy::KeepBoth
+    {
         Verdict::Aside(base)
     } else {
         Verdict::Over(base)

@@ -22,6 +22,7 @@ use super::resolve::as_sent;
 use super::send::Work;
 use super::waits::staged;
 use crate::log::Record;
+use crate::seeded::{self, Bug};
 use crate::store::{PartDone, StoreError, UploadId};
 use crate::tree::{Pending, Tree};
 use crate::types::{Base, ETag, Headers, ObjectKey, RelKey, Seq, Want};
@@ -273,6 +274,7 @@ impl Hands {
             upload: upload.0.as_ref().to_owned(),
         });
         let noted = match noted {
+            Ok(_) if seeded::is(Bug::UploadForgotten) => Ok(()),
             Ok(seq) => self.log.flushed(seq).await,
             Err(error) => Err(error),
         };
@@ -374,7 +376,7 @@ impl Hands {
         let Some(mut half) = half else {
             return Ok(None);
         };
-        if half.number == work.number {
+        if half.number == work.number || seeded::is(Bug::OldPartsReused) {
             if half.pieces == pieces {
                 return Ok(Some(half));
             }
@@ -415,7 +417,7 @@ impl Hands {
             };
             if size == end - start {
                 let (payload, _fetched) = self.payload(&work.generation, *start, *end).await?;
-                if payload.crc64 == crc64 {
+                if payload.crc64 == crc64 || seeded::is(Bug::PartNotCompared) {
                     done.insert(part.number, part);
                 }
             }

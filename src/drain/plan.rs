@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 pub(super) use self::markers::is_marker_removal;
 use super::waits::{Shared, Waits, dir_of, staged};
+use crate::seeded::{self, Bug};
 use crate::tree::{Pending, PendingMap};
 use crate::types::{Base, Extent, RelKey, Seq, Source, Want};
 
@@ -248,6 +249,9 @@ impl<'a> Turns<'a> {
         let Some((other, batch)) = self.first.get(dir_of(key)) else {
             return false;
         };
+        if seeded::is(Bug::OrderNotKept) {
+            return false;
+        }
         let is_before = |first: &Option<Seq>| first.is_some_and(|first| first < number);
         self.order == Order::Dir && (is_before(other) || (!batchable && is_before(batch)))
     }

@@ -14,6 +14,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::log::{DataFile, Need, Promise, Spool};
+use crate::seeded::{self, Bug};
 use crate::tree::Pin;
 use crate::types::{Attrs, Base, Extent, Extents, FileNo, Source};
 
@@ -79,6 +80,9 @@ impl Draft {
     /// Makes sure that there will be room for the seal, also after one more change that keeps
     /// `more` bytes in memory.
     pub(super) fn promise(&mut self, spool: &Spool, more: usize, need: Need) -> io::Result<()> {
+        if seeded::is(Bug::FullAtClose) {
+            return Ok(());
+        }
         let count = self.extents.count();
         if count + 3 > self.promised.0 {
             let remote = |extent: &Extent| match &extent.from {
@@ -265,7 +269,11 @@ impl Draft {
                     at,
                     len,
                     from: Source::Local { file, offset },
-                } if file == mine && offset >= writer.sealed => Some((at, len, offset)),
+                } if file == mine
+                    && (offset >= writer.sealed || seeded::is(Bug::SealedBytesOverwritten)) =>
+                {
+                    Some((at, len, offset))
+                }
                 _ => None,
             })
             .collect();

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::log::{Change, DataFile, Need};
+use crate::seeded::{self, Bug};
 use crate::tree::{Seen, View};
 use crate::types::{Base, Extents, FileNo, Generation, RelKey, RelPath, Seq, Source, Want};
 
@@ -45,7 +46,7 @@ impl Fs {
             // What others write is theirs to close.
             return Ok(());
         }
-        if handle.opener.is_another(pid) {
+        if handle.opener.is_another(pid) && !seeded::is(Bug::InheritorPublishes) {
             return self.keep_unclosed(&handle.file).await;
         }
         let sealed = self.seal(&handle.file).await?;
@@ -88,20 +89,27 @@ impl Fs {
             .acquire()
             .await
             .map_err(|_| FsError::Disk(libc::EIO))?;
-        let Some(snapshot) = self.snapshot(file)? else {
+        let Some(mut snapshot) = self.snapshot(file)? else {
             let last = file.inner.lock().sealed;
             if let Some(last) = last {
                 self.log.flushed(last).await?;
             }
             return Ok(None);
         };
-        if let Some((data, written)) = &snapshot.flush {
-            flush_data(file, Arc::clone(data), *written).await?;
+        let dirty = snapshot.flush.take();
+        let mut dirty = dirty.filter(|_| !seeded::is(Bug::DataFlushSkipped));
+        if let Some((data, written)) = dirty.take_if(|_| !seeded::is(Bug::RecordBeforeData)) {
+            flush_data(file, data, written).await?;
         }
         let Some((path, number)) = self.publish(file, snapshot)? else {
             return Ok(None);
         };
-        self.log.flushed(number).await?;
+        if let Some((data, written)) = dirty {
+            flush_data(file, data, written).await?;
+        }
+        if !seeded::is(Bug::CloseAnswersEarly) {
+            self.log.flushed(number).await?;
+        }
         Ok(Some((RelKey::file(&path), number)))
     }
 

@@ -19,6 +19,7 @@ use super::room::Room;
 use super::spool::{Folders, Shared, Spool, file_name, number_of};
 use super::{Config, Log, LogError, Record, place};
 use crate::disk::{Dir, Disk};
+use crate::seeded::{self, Bug};
 use crate::types::{FileNo, Seq};
 
 const CAPACITY_MAX: u64 = 4 << 20;
@@ -125,7 +126,8 @@ fn read_back(
                 end,
             } => {
                 let (number, len) = (segment, bytes.len() as u64);
-                if is_used && is_fresh && last_run == LastRun::Unclean {
+                let is_doubtful = last_run == LastRun::Unclean;
+                if is_used && is_fresh && is_doubtful && !seeded::is(Bug::FailedFlushNotMended) {
                     log.replace(&file_name(segment), bytes)?;
                 }
                 ends.push((Closed { number, end, len }, is_used));
@@ -149,6 +151,8 @@ fn read_back(
     }
     found.next = Seq(if survey.segments.is_empty() {
         1
+    } else if seeded::is(Bug::PositionGivenTwice) {
+        last.0 + 1
     } else {
         last.0.saturating_add(LEAD + 1)
     });

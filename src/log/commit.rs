@@ -24,6 +24,7 @@ use super::room::Need;
 use super::segment::Segment;
 use super::spool::Shared;
 use super::{LogError, errno};
+use crate::seeded::{self, Bug};
 use crate::types::{FileNo, MountId, Seq};
 
 /// At most so many positions are appended and not flushed; so many are skipped when the log is
@@ -237,6 +238,9 @@ impl Commit {
 
     /// Waits until all up to `seq` is durable.
     pub(super) async fn flushed(&self, seq: Seq) -> Result<(), LogError> {
+        if seeded::is(Bug::AcknowledgedUnflushed) {
+            return Ok(());
+        }
         let mut mark = self.writer.mark.subscribe();
         if mark.borrow().durable < seq {
             self.nudge();
@@ -371,7 +375,9 @@ impl Writer {
     /// Nothing remains of a frame whose write failed, or the log is dead.
     fn wipe(&self, tail: &mut Tail, len: u64, error: &io::Error) -> LogError {
         let zeros = vec![0; usize::try_from(len).unwrap_or_default()];
-        if let Err(worse) = tail.current.file.write_all_at(&zeros, tail.at) {
+        if !seeded::is(Bug::HalfRecordStays)
+            && let Err(worse) = tail.current.file.write_all_at(&zeros, tail.at)
+        {
             tracing::error!(%error, %worse, "a half-written record cannot be wiped out");
             self.fail(tail, errno(error));
         }
@@ -407,13 +413,16 @@ impl Writer {
                 segment.file.truncate(*len)?;
                 segment.file.flush()
             })
-            .and_then(|()| current.file.flush());
+            .and_then(|()| match seeded::is(Bug::LogFlushSkipped) {
+                true => Ok(()),
+                false => current.file.flush(),
+            });
         match done {
-            Ok(()) => self.mark.send_modify(|mark| mark.durable = last),
-            Err(error) => {
+            Err(error) if !seeded::is(Bug::FailedLogFlushIsDone) => {
                 tracing::error!(%error, "the log cannot be flushed: nothing more is acknowledged");
                 self.fail(&mut self.tail.lock(), errno(&error));
             }
+            _ => self.mark.send_modify(|mark| mark.durable = last),
         }
     }
 

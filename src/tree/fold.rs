@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
 use crate::log::{Change, Record, SentObject};
+use crate::seeded::{self, Bug};
 use crate::types::{
     Attrs, Base, Extents, FileNo, Generation, ObjectId, ObjectMeta, RelKey, Seq, Source, Want,
 };
@@ -215,7 +216,8 @@ impl State {
         };
         self.remote.result(key, Some(known), seq, now);
         let entry = self.pending.get(key);
-        let settles = entry.is_some_and(|entry| entry.number == number);
+        let settles = entry
+            .is_some_and(|entry| entry.number == number || seeded::is(Bug::NewerPassesForSent));
         let is_staged = entry
             .and_then(|entry| entry.staged.as_ref())
             .is_some_and(|(staged, ..)| *staged == number);
@@ -225,7 +227,9 @@ impl State {
                 .and_then(|entry| entry.generation().cloned())
         } else {
             self.pending.edit(key, |entry| {
-                entry.base = Base::Version(id.etag.clone());
+                if !seeded::is(Bug::BaseNotMoved) {
+                    entry.base = Base::Version(id.etag.clone());
+                }
                 entry.begun = false;
                 entry.staged.take_if(|(staged, ..)| *staged <= number);
                 entry.uploading.take_if(|(begun, _)| *begun <= number);

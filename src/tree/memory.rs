@@ -16,6 +16,7 @@ use crc_fast::{CrcAlgorithm, checksum};
 use lru::LruCache;
 use serde::{Deserialize, Serialize};
 
+use crate::seeded::{self, Bug};
 use crate::types::{Attrs, ETag, RelKey};
 
 /// Keys remembered at most (about 250 B of memory each).
@@ -88,7 +89,9 @@ impl Memory {
         if payload.len() > LONGEST {
             return;
         }
-        if let Some(file) = &mut self.file {
+        if let Some(file) = &mut self.file
+            && !seeded::is(Bug::AttributesForgotten)
+        {
             if let Err(error) = file.write_all(&frame(&payload)) {
                 tracing::warn!("attribute memory cannot be written: {error}");
                 self.file = None;

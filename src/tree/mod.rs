@@ -30,6 +30,7 @@ use tokio::sync::watch;
 
 use crate::disk::Disk;
 use crate::log::{self, Change, Log, LogError, Need, Record};
+use crate::seeded::{self, Bug};
 use crate::types::{Attrs, Extents, FileNo, ObjectId, ObjectMeta, RelKey, RelPath, Seq, Want};
 
 pub use fold::SHARED_MIN;
@@ -312,7 +313,7 @@ impl Tree {
             .into_iter()
             .filter(|file| {
                 !state.pending.names(*file)
-                    && !state.pins.contains_key(file)
+                    && (!state.pins.contains_key(file) || seeded::is(Bug::OpenDataRemoved))
                     && !spool.has_writer(*file)
             })
             .collect();

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
+use crate::seeded::{self, Bug};
 use crate::types::{
     ETag, ListPage, Listed, Name, ObjectId, ObjectKey, ObjectMeta, RelKey, RelPath, Seq,
 };
@@ -374,7 +375,8 @@ impl Remote {
     }
 
     fn is_newer(&self, key: &RelKey, asked: Seq) -> bool {
-        self.recent.get(key).is_some_and(|result| *result > asked)
+        let result = self.recent.get(key);
+        result.is_some_and(|result| *result > asked) && !seeded::is(Bug::OldAnswerWins)
     }
 
     fn set_unless_newer(&mut self, key: &RelKey, known: Option<Known>, asked: Seq, at: Instant) {
