@@ -19,6 +19,8 @@ import threading
 import time
 from pathlib import Path
 
+from disk import Disk
+
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 MOUNT = "/mnt/s3"
@@ -141,7 +143,7 @@ class Machine:
 
     def __init__(self, binary, cloud, directory, fstab="_netdev,nofail", unit=False, ntp="none"):
         self.directory, self.qemu, self.count = directory, None, 0
-        self.disk = directory / "disk"
+        self.disk = Disk(directory / "disk")
         self.console = directory / "console.log"
         root = TARGET / "vm/root"
         about = cloud.about
@@ -179,10 +181,9 @@ class Machine:
         if unit:
             template = "/usr/lib/systemd/system/kryptonfs@.service"
             link(wants / "kryptonfs@mnt-s3.service", template)
-        self.disk.unlink(missing_ok=True)
-        with open(self.disk, "wb") as disk:
+        with open(self.disk.path, "wb") as disk:
             disk.truncate(2 << 30)
-        made = ["mkfs.ext4", "-q", "-F", "-E", "root_owner=0:0", "-d", root, self.disk]
+        made = ["mkfs.ext4", "-q", "-F", "-E", "root_owner=0:0", "-d", root, self.disk.path]
         subprocess.run(made, check=True)
 
     def boot(self, link_up=True, rtc="utc"):
@@ -197,7 +198,7 @@ class Machine:
             "-nodefaults", "-vga", "none", "-display", "none", "-no-reboot", "-rtc", f"base={rtc}",
             "-kernel", vm / "vmlinuz", "-initrd", vm / "initrd",
             "-append", KERNEL,
-            "-drive", f"file={self.disk},if=virtio,format=raw,cache=writeback",
+            *self.disk.begin(),
             "-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,id=card",
             "-chardev", f"file,id=console,path={self.console},append=on", "-serial", "chardev:console",
             "-serial", f"unix:{sockets['agent']},server=on,wait=off",
@@ -300,13 +301,14 @@ class Machine:
         except Trouble as trouble:
             return str(trouble)
 
-    def cut(self):
-        """The power is gone."""
+    def cut(self, chance):
+        """The power is gone. Blocks that were not flushed, and how many of them are lost."""
         self.qemu.kill()
         self.qemu.wait()
         with self.arrived:
             if not self.arrived.wait_for(lambda: "gone" in self.answers, 60):
                 raise Trouble("the serial line outlives the machine")
+        return self.disk.forget(chance)
 
     def off(self, limit):
         """Shuts down by the book; seconds it took."""
