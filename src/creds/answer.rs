@@ -14,10 +14,8 @@ use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
 
 use super::CredsError;
+use super::words::{self, shown};
 use crate::net::Answer;
-
-/// Of a server's text shown to people.
-const SHOWN_MAX: usize = 200;
 
 /// The server's own time.
 pub(super) fn date(headers: &HeaderMap) -> Option<DateTime> {
@@ -40,37 +38,17 @@ pub(super) fn refusal(answer: &Answer) -> CredsError {
         }
         _ => shown(&answer.body),
     };
-    let text = format!("Krypton answered {}: {said}", answer.status.as_u16());
-    let passes = answer.status.is_server_error() || matches!(answer.status.as_u16(), 408 | 429);
+    let status = answer.status.as_u16();
+    let text = format!(
+        "Krypton answered {status}: {said}; {}",
+        words::krypton(status, &said)
+    );
+    let passes = answer.status.is_server_error() || matches!(status, 408 | 429);
     if passes {
         CredsError::Silent(text)
     } else {
         CredsError::Refused(text)
     }
-}
-
-/// A server's text for people: one line, bounded, and nothing at all if it may hold a secret.
-fn shown(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body);
-    let lower = text.to_ascii_lowercase();
-    if ["secret", "token\"", "accesskey"]
-        .iter()
-        .any(|word| lower.contains(word))
-    {
-        return "(not shown)".to_owned();
-    }
-    let line: Vec<&str> = text
-        .split(|c: char| c.is_whitespace() || c.is_control())
-        .collect();
-    let line = line
-        .into_iter()
-        .filter(|word| !word.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ");
-    if line.is_empty() {
-        return "(nothing)".to_owned();
-    }
-    line.chars().take(SHOWN_MAX).collect()
 }
 
 /// What a 200 was that is not what was asked for. JSON is not shown: it may hold a secret.
@@ -87,7 +65,8 @@ fn unexpected(answer: &Answer, wanted: &str) -> CredsError {
         _ => String::new(),
     };
     CredsError::Refused(format!(
-        "Krypton answered without {wanted} ({kind}, {} bytes){text}",
+        "Krypton answered without {wanted} ({kind}, {} bytes){text}; check krypton_url, and that \
+         nothing on the way answers in its place",
         answer.body.len()
     ))
 }

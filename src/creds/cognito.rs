@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 
 use super::answer::Token;
 use super::lease::term;
+use super::words::{self, shown};
 use super::{CredsError, Lease};
 use crate::clock::SharedClock;
 use crate::net::Net;
@@ -137,8 +138,10 @@ fn refusal(error: &SdkError<Said, HttpResponse>) -> Error {
             let said = service.err();
             let status = status.unwrap_or_default();
             let code = said.code().unwrap_or("error");
-            let text = format!("{status} {code}: {}", said.message().unwrap_or_default());
-            let text: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
+            let message = shown(said.message().unwrap_or_default().as_bytes());
+            let cure = words::cognito(code);
+            let code = shown(code.as_bytes());
+            let text = format!("{status} {code}: {message}; {cure}");
             match said {
                 Said::NotAuthorizedException(_) => Error::BadToken(format!("Cognito: {text}")),
                 Said::TooManyRequestsException(_)
@@ -149,7 +152,10 @@ fn refusal(error: &SdkError<Said, HttpResponse>) -> Error {
             }
         }
         _ => refused(match status {
-            Some(status) => format!("an answer that is not Cognito's (status {status})"),
+            Some(status) => format!(
+                "an answer that is not Cognito's (status {status}); check cognito_url, and that \
+                 nothing on the way answers in its place"
+            ),
             None => "the request could not be made; check region and cognito_url".to_owned(),
         }),
     }

@@ -13,6 +13,7 @@ mod cognito;
 mod keeper;
 mod krypton;
 mod lease;
+mod words;
 
 use std::fmt;
 use std::str::FromStr;

@@ -194,13 +194,10 @@ async fn a_refusal_is_told_apart_from_a_bad_moment() {
     ] {
         let body = r#"{"code":"KRY0001","message":"no such group"}"#;
         let error = error_of(reply(status, "location: http://192.0.2.1/\r\n", body)).await;
-        let expected = format!("Krypton answered {}: KRY0001 no such group", &status[..3]);
-        let expected = if refused {
-            CredsError::Refused(expected)
-        } else {
-            CredsError::Silent(expected)
-        };
-        assert_eq!(error, expected);
+        let expected = format!("Krypton answered {}: KRY0001 no such group; ", &status[..3]);
+        assert!(error.to_string().starts_with(&expected), "{error}");
+        let is_refused = matches!(error, CredsError::Refused(_));
+        assert_eq!(is_refused, refused, "{error}");
     }
 }
 
@@ -214,14 +211,20 @@ async fn a_raw_error_text_is_shown_in_one_bounded_line_unless_it_may_hold_a_secr
         text.starts_with("Krypton answered 403: first second [31m xxx"),
         "{text}"
     );
-    assert!(text.chars().count() < 240 && !text.contains('\n'), "{text}");
+    assert!(text.chars().count() < 500 && !text.contains('\n'), "{text}");
 
     let text = error_of(reply("500 Oops", "", &credentials("")))
         .await
         .to_string();
-    assert_eq!(text, "Krypton answered 500: (not shown)");
+    assert!(
+        text.starts_with("Krypton answered 500: (not shown); "),
+        "{text}"
+    );
     let text = error_of(reply("500 Oops", "", "")).await.to_string();
-    assert_eq!(text, "Krypton answered 500: (nothing)");
+    assert!(
+        text.starts_with("Krypton answered 500: (nothing); "),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -399,8 +402,11 @@ async fn a_token_that_is_not_accepted_is_replaced_once() {
     let stub = without_credentials(|| cognito_error("400 Bad Request", "NotAuthorizedException"));
     let (krypton, _) = krypton(&stub.url(), Mode::Tokens);
     let error = krypton.obtain().await.unwrap_err();
-    let expected = "Cognito: 400 NotAuthorizedException: it says no";
-    assert_eq!(error, CredsError::Refused(expected.to_owned()));
+    let expected = "Cognito: 400 NotAuthorizedException: it says no; the token is not accepted";
+    assert!(
+        matches!(&error, CredsError::Refused(text) if text.starts_with(expected)),
+        "{error}"
+    );
     assert_eq!(paths(&stub), [TOKENS, "/", TOKENS, "/"]);
 }
 

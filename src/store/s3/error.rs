@@ -10,6 +10,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use super::super::StoreError;
 use super::wire::NoLease;
+use super::words;
 
 /// A failed request, and whether a second one may fare better.
 #[derive(Debug)]
@@ -95,8 +96,9 @@ where
 fn refused(code: Option<&str>, text: Option<&str>, answer: &HttpResponse, role: Role) -> Failure {
     let status = answer.status().as_u16();
     let said = |text: Option<&str>| match (code, text) {
-        (Some(code), Some(text)) => format!("{code}: {text}"),
-        (Some(said), None) | (None, Some(said)) => said.to_owned(),
+        (Some(code), Some(text)) => words::with_cure(Some(code), format!("{code}: {text}")),
+        (Some(said), None) | (None, Some(said)) => words::with_cure(code, said.to_owned()),
+        (None, None) if (role, status) == (Role::Head, 403) => words::bare(),
         (None, None) => format!("status {status}"),
     };
     let error = match (code, status) {

@@ -14,6 +14,7 @@ mod list;
 mod multipart;
 mod object;
 mod wire;
+mod words;
 
 #[cfg(test)]
 mod tests;

@@ -334,7 +334,10 @@ async fn each_refusal_is_a_decision() {
         (
             403,
             "SignatureDoesNotMatch",
-            StoreError::Credentials(said("SignatureDoesNotMatch")),
+            StoreError::Credentials(super::words::with_cure(
+                Some("SignatureDoesNotMatch"),
+                said("SignatureDoesNotMatch"),
+            )),
         ),
         (403, "InvalidObjectState", StoreError::Archived),
         (409, "OperationAborted", StoreError::Conflict),
