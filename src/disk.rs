@@ -10,6 +10,7 @@
 //!   and each flush is counted.
 
 mod file;
+mod outside;
 mod private;
 
 use std::ffi::OsString;

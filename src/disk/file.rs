@@ -2,8 +2,9 @@
 
 use std::fs::TryLockError;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 
@@ -133,6 +134,41 @@ impl File {
     /// Of the disk.
     pub fn is_named(&self) -> io::Result<bool> {
         Ok(self.file.metadata()?.nlink() > 0)
+    }
+
+    /// When its content was changed last.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn modified(&self) -> io::Result<SystemTime> {
+        self.file.metadata()?.modified()
+    }
+
+    /// Sets permission bits and the time of the last change.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn set_attrs(&self, mode: u32, modified: SystemTime) -> io::Result<()> {
+        self.file
+            .set_permissions(std::fs::Permissions::from_mode(mode))?;
+        self.file.set_modified(modified)
+    }
+
+    /// Makes bytes, length and attributes durable (fsync).
+    ///
+    /// # Errors
+    /// As `flush`.
+    pub fn flush_all(&self) -> io::Result<()> {
+        self.disk.step(&Step::Flush(&self.path))?;
+        self.file.sync_all()
+    }
+
+    pub(super) fn try_lock_shared(&self) -> io::Result<bool> {
+        match self.file.try_lock_shared() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
     }
 
     pub(super) fn try_lock(&self) -> io::Result<bool> {

@@ -35,8 +35,8 @@ use tokio::sync::watch;
 use crate::log::Log;
 use crate::read::Reader;
 use crate::store::ObjectStore;
-use crate::tree::{Pending, Tree};
-use crate::types::{Extent, ObjectKey, Source, Sse, Want};
+use crate::tree::Tree;
+use crate::types::{ObjectKey, Sse, Want};
 use hands::Hands;
 
 pub use conflict::ConflictPolicy;
@@ -224,7 +224,7 @@ impl Handle {
                     refused.push((key.to_string(), reason.to_string()));
                 } else if !matches!(entry.want, Want::Open { .. }) {
                     waiting += 1;
-                    waiting_bytes += local_bytes(entry);
+                    waiting_bytes += entry.local_bytes();
                     oldest = oldest.max(Some(now.saturating_duration_since(entry.unsent_since)));
                 }
             }
@@ -250,12 +250,4 @@ impl Handle {
         // The loop drops its side when it has ended.
         while answer.changed().await.is_ok() {}
     }
-}
-
-fn local_bytes(entry: &Pending) -> u64 {
-    let local = |extent: &&Extent| matches!(extent.from, Source::Local { .. });
-    let extents = entry.generation().map(|generation| &generation.extents);
-    extents.map_or(0, |all| {
-        all.iter().filter(local).map(|extent| extent.len).sum()
-    })
 }

@@ -29,8 +29,8 @@ use crate::seeded::{self, Bug};
 use crate::types::{Base, MountId, RelKey, Seq, Want};
 
 const VERSION: u32 = 1;
-const FILE: &str = "binding";
-const LOCK: &str = "lock";
+pub(super) const FILE: &str = "binding";
+pub(super) const LOCK: &str = "lock";
 const CLEAN: &str = "clean";
 
 /// A spool that is ours.
@@ -73,11 +73,7 @@ struct Versioned {
 pub(super) fn open(disk: &Disk, dir: &Path) -> Result<(Folders, disk::File, LastRun), LogError> {
     let root = Dir::private(disk, dir)?;
     let Some(lock) = root.lock(LOCK)? else {
-        let pid = root.read(LOCK)?;
-        let pid = String::from_utf8_lossy(&pid);
-        return Err(LogError::Busy(
-            pid.lines().next().and_then(|pid| pid.parse().ok()),
-        ));
+        return Err(LogError::Busy(pid(&root)?));
     };
     let boot = boot_id();
     let last_run = last_run(&lock.read_all()?, &boot);
@@ -92,6 +88,13 @@ pub(super) fn open(disk: &Disk, dir: &Path) -> Result<(Folders, disk::File, Last
     };
     folders.root.flush()?;
     Ok((folders, lock, last_run))
+}
+
+/// Who has the lock, as far as it says.
+pub(super) fn pid(root: &Dir) -> std::io::Result<Option<u32>> {
+    let text = root.read(LOCK)?;
+    let text = String::from_utf8_lossy(&text);
+    Ok(text.lines().next().and_then(|pid| pid.parse().ok()))
 }
 
 fn last_run(lock: &[u8], boot: &str) -> LastRun {
@@ -121,7 +124,7 @@ pub(super) fn bind(
     wanted: &Binding,
     machine: Option<&str>,
 ) -> Result<Bound, LogError> {
-    let bound = read(folders)?;
+    let bound = read(&folders.root)?;
     let salt = bound
         .as_ref()
         .and_then(|bound| number(&bound.salt))
@@ -131,7 +134,7 @@ pub(super) fn bind(
         return adopt(folders, wanted, machine, survey);
     };
     let (Some(mount), Some(salt)) = (number(&bound.mount), salt) else {
-        return Err(unreadable(folders));
+        return Err(unreadable(&folders.root));
     };
     if bound.binding != *wanted {
         let held = Held::of(folders, &survey)?;
@@ -198,8 +201,30 @@ fn fresh(folders: &Folders, wanted: &Binding, machine: Option<&str>) -> Result<B
     })
 }
 
-fn read(folders: &Folders) -> Result<Option<OnDisk>, LogError> {
-    let bytes = match folders.root.read(FILE) {
+/// Whose a spool is.
+#[derive(Debug)]
+pub(super) struct Owner {
+    pub(super) binding: Binding,
+    pub(super) mount: MountId,
+    pub(super) salt: Salt,
+}
+
+/// Whose the spool in `root` is; `None`: it does not say.
+pub(super) fn of(root: &Dir) -> Result<Option<Owner>, LogError> {
+    let Some(bound) = read(root)? else {
+        return Ok(None);
+    };
+    let numbers = number(&bound.mount).zip(number(&bound.salt));
+    let (mount, salt) = numbers.ok_or_else(|| unreadable(root))?;
+    Ok(Some(Owner {
+        binding: bound.binding,
+        mount: MountId(mount),
+        salt: Salt(salt),
+    }))
+}
+
+fn read(root: &Dir) -> Result<Option<OnDisk>, LogError> {
+    let bytes = match root.read(FILE) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         bytes => bytes?,
     };
@@ -207,7 +232,7 @@ fn read(folders: &Folders) -> Result<Option<OnDisk>, LogError> {
         Ok(Versioned { version }) if version > VERSION => return Err(LogError::Newer(version)),
         _ => {}
     }
-    let read = serde_json::from_slice(&bytes).map_err(|_| unreadable(folders))?;
+    let read = serde_json::from_slice(&bytes).map_err(|_| unreadable(root))?;
     Ok(Some(read))
 }
 
@@ -230,8 +255,8 @@ fn write(
     Ok(folders.root.replace(FILE, &json)?)
 }
 
-fn unreadable(folders: &Folders) -> LogError {
-    let path = folders.root.path(FILE);
+fn unreadable(root: &Dir) -> LogError {
+    let path = root.path(FILE);
     let path = path.display();
     LogError::Foreign(format!(
         "{path} cannot be read, so nobody knows where the data beside it was to go. If it was \

@@ -10,6 +10,7 @@
 //!   and takes the old one's name, before anything in it passes for durable.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::bind::{self, Bound, LastRun};
@@ -24,15 +25,47 @@ use crate::types::{FileNo, Seq};
 
 const CAPACITY_MAX: u64 = 4 << 20;
 const CAPACITY_MIN: u64 = 64 << 10;
+/// Where only a note is made, what is there is not capped.
+const UNCAPPED: u64 = 1 << 60;
 
 pub(super) fn open(
     disk: Disk,
     config: &Config,
     replay: &mut dyn FnMut(Seq, Record),
 ) -> Result<Log, LogError> {
+    open_on(disk, config, bind::machine_id().as_deref(), replay)
+}
+
+/// Of the spool in `dir`, as what it is bound to.
+pub(super) fn config_of(dir: &Path) -> Result<Config, LogError> {
+    let owner = bind::of(&Dir::as_it_is(&Disk::default(), dir)?)?.ok_or_else(|| {
+        let dir = dir.display();
+        LogError::Foreign(format!("{dir} does not say whose it is: mount it once"))
+    })?;
+    Ok(Config {
+        dir: dir.to_path_buf(),
+        binding: owner.binding,
+        spool_max: UNCAPPED,
+        disk_reserve: 0,
+    })
+}
+
+/// Opens a spool that stays its machine's, whichever this one is: so that its stamps stay its own.
+pub(super) fn reopen(
+    config: &Config,
+    replay: &mut dyn FnMut(Seq, Record),
+) -> Result<Log, LogError> {
+    open_on(Disk::default(), config, None, replay)
+}
+
+fn open_on(
+    disk: Disk,
+    config: &Config,
+    machine: Option<&str>,
+    replay: &mut dyn FnMut(Seq, Record),
+) -> Result<Log, LogError> {
     let (folders, lock, last_run) = bind::open(&disk, &config.dir)?;
-    let machine = bind::machine_id();
-    let bound = bind::bind(&folders, &config.binding, machine.as_deref())?;
+    let bound = bind::bind(&folders, &config.binding, machine)?;
     let capacity = (config.spool_max / 32).clamp(CAPACITY_MIN, CAPACITY_MAX) / 4096 * 4096;
     let room = Room::new(
         folders.root.private_below("data")?,
@@ -62,7 +95,7 @@ pub(super) fn open(
     for number in found.empty.iter().chain(&survey.unfinished) {
         shared.folders.log.remove(&file_name(*number))?;
     }
-    notes.extend(kept_aside(&shared.folders.aside)?);
+    kept_aside(&shared.folders.aside)?;
     if let Err(error) = spool.fill_pool() {
         tracing::warn!(%error, "data files cannot be made in advance");
     }
@@ -71,7 +104,7 @@ pub(super) fn open(
         spool: Arc::new(spool),
         disk,
         mount,
-        set_aside: notes,
+        notes,
     })
 }
 
@@ -114,10 +147,7 @@ fn read_back(
             }
             Event::Damaged(bytes) => keep(aside, &bytes, "damaged")?,
             Event::Torn(bytes) => keep(aside, &bytes, "torn")?,
-            Event::Missing(after, before) => found.notes.push(format!(
-                "the log has nothing between positions {} and {}",
-                after.0, before.0
-            )),
+            Event::Missing(after, before) => found.notes.push(is_missing(&(after, before))),
             Event::End {
                 segment,
                 bytes,
@@ -159,11 +189,22 @@ fn read_back(
     Ok(found)
 }
 
+/// That positions are missing, in words.
+pub(super) fn is_missing((after, before): &(Seq, Seq)) -> String {
+    let (after, before) = (after.0, before.0);
+    format!("the log has nothing between positions {after} and {before}")
+}
+
+/// What `aside/` keeps bytes of the log as.
+pub(super) fn aside_name(bytes: &Unreadable<'_>, kind: &str) -> String {
+    let segment = file_name(bytes.segment);
+    format!("{segment}-{:x}-{:x}.{kind}", bytes.at, bytes.bytes.len())
+}
+
 /// Copies bytes to `aside/`, durably. Damage is met at every start: its copy is made once. A torn
 /// tail is met again only if it could not be cut, so nobody knows whether its copy is durable.
 fn keep(aside: &Dir, bytes: &Unreadable<'_>, kind: &str) -> io::Result<()> {
-    let segment = file_name(bytes.segment);
-    let name = format!("{segment}-{:x}-{:x}.{kind}", bytes.at, bytes.bytes.len());
+    let name = aside_name(bytes, kind);
     match aside.open(&name) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(_) if kind == "damaged" => Ok(()),
@@ -171,24 +212,38 @@ fn keep(aside: &Dir, bytes: &Unreadable<'_>, kind: &str) -> io::Result<()> {
     }
 }
 
-fn kept_aside(aside: &Dir) -> io::Result<Vec<String>> {
-    let names = aside.names()?;
-    let said = names.iter().filter_map(|name| {
-        let (place, kind) = name.rsplit_once('.')?;
-        let mut parts = place.split('-');
-        let segment = number_of(parts.next()?)?.0;
-        let at = u64::from_str_radix(parts.next()?, 16).ok()?;
-        let len = u64::from_str_radix(parts.next()?, 16).ok()?;
-        let why = match kind {
-            "torn" => "the end of what was being written when the power went",
-            "damaged" => "damaged",
-            _ => return None,
-        };
-        let path = aside.path(name);
-        let path = path.display();
-        Some(format!(
-            "segment {segment} of the log, {len} bytes at {at}: {why}; kept as {path}"
-        ))
+/// Bytes of the log that `aside/` keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptAside {
+    /// The file's name there.
+    pub name: String,
+    /// What it is, in words.
+    pub told: String,
+}
+
+pub(super) fn kept_aside(aside: &Dir) -> io::Result<Vec<KeptAside>> {
+    let names = aside.names()?.into_iter();
+    let told = names.filter_map(|name| {
+        let path = aside.path(&name);
+        let told = format!("{}; kept as {}", what_it_is(&name)?, path.display());
+        Some(KeptAside { name, told })
     });
-    Ok(said.collect())
+    Ok(told.collect())
+}
+
+/// What `aside/` keeps as `name`, in words.
+pub(super) fn what_it_is(name: &str) -> Option<String> {
+    let (place, kind) = name.rsplit_once('.')?;
+    let mut parts = place.split('-');
+    let segment = number_of(parts.next()?)?.0;
+    let at = u64::from_str_radix(parts.next()?, 16).ok()?;
+    let len = u64::from_str_radix(parts.next()?, 16).ok()?;
+    let why = match kind {
+        "torn" => "the end of what was being written when the power went",
+        "damaged" => "damaged",
+        _ => return None,
+    };
+    Some(format!(
+        "segment {segment} of the log, {len} bytes at {at}: {why}"
+    ))
 }

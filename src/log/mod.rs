@@ -23,13 +23,14 @@ mod commit;
 mod error;
 mod frame;
 mod place;
+mod reading;
 mod record;
 mod recover;
 mod room;
 mod segment;
 mod spool;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::Disk;
@@ -38,11 +39,13 @@ use crate::types::{FileNo, MountId, Seq};
 use commit::Commit;
 use error::errno;
 
+pub use boot::KeptAside;
 pub use commit::Closed;
 pub use error::LogError;
+pub use reading::{DataSeen, Piece, Reading};
 pub use record::{Change, Record, Refusal, SentObject};
 pub use room::Need;
-pub use spool::{DataFile, Promise, Spool};
+pub use spool::{DataFile, Kept, Promise, Spool};
 
 /// Whose spool it is. A spool with unsent data is refused for another binding.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -68,6 +71,16 @@ pub struct Config {
     pub disk_reserve: u64,
 }
 
+impl Config {
+    /// Of the spool in `dir`, as what it is bound to, and uncapped.
+    ///
+    /// # Errors
+    /// `Foreign` if it does not say; of the disk.
+    pub fn of(dir: &Path) -> Result<Self, LogError> {
+        boot::config_of(dir)
+    }
+}
+
 /// The log. Cheap calls lock a leaf mutex; only `flushed` waits for the disk.
 #[derive(Debug)]
 pub struct Log {
@@ -75,7 +88,7 @@ pub struct Log {
     spool: Arc<Spool>,
     disk: Disk,
     mount: MountId,
-    set_aside: Vec<String>,
+    notes: Vec<String>,
 }
 
 impl Log {
@@ -89,6 +102,17 @@ impl Log {
         replay: &mut dyn FnMut(Seq, Record),
     ) -> Result<Arc<Self>, LogError> {
         Self::open_on(Disk::default(), &config, replay)
+    }
+
+    /// As `open`, to make a note in a spool that may be another machine's. Blocking.
+    ///
+    /// # Errors
+    /// See `LogError`.
+    pub fn reopen(
+        config: &Config,
+        replay: &mut dyn FnMut(Seq, Record),
+    ) -> Result<Arc<Self>, LogError> {
+        boot::reopen(config, replay).map(Arc::new)
     }
 
     /// As `open`, on a disk that is watched.
@@ -175,7 +199,9 @@ impl Log {
 
     /// What was found unreadable and set aside, at this start or an earlier one, in words.
     pub fn set_aside(&self) -> Vec<String> {
-        self.set_aside.clone()
+        let mut told = self.notes.clone();
+        told.extend(self.spool.kept_aside().into_iter().map(|kept| kept.told));
+        told
     }
 }
 

@@ -31,6 +31,7 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::boot::{KeptAside, kept_aside};
 use super::room::{Need, Room};
 use crate::disk::{self, Dir};
 use crate::types::FileNo;
@@ -86,6 +87,36 @@ struct Entry {
 struct Note {
     version: u32,
     name: String,
+}
+
+/// A data file that is kept under `partial/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Its number.
+    pub file: FileNo,
+    /// What it was written for; `None`: that cannot be read.
+    pub name: Option<String>,
+    /// Bytes.
+    pub len: u64,
+}
+
+/// What is kept in a folder called `partial/`.
+pub(super) fn kept_partials(partial: &Dir) -> io::Result<Vec<Kept>> {
+    let names = partial.names()?;
+    let kept = names
+        .iter()
+        .filter_map(|name| Some((name, number_of(name)?)));
+    let kept = kept.map(|(name, file)| {
+        let note = partial.read(&format!("{name}.json")).ok();
+        let note = note.and_then(|bytes| serde_json::from_slice::<Note>(&bytes).ok());
+        let len = partial.open(name).and_then(|file| file.len());
+        Kept {
+            file,
+            name: note.map(|note| note.name),
+            len: len.unwrap_or(0),
+        }
+    });
+    Ok(kept.collect())
 }
 
 /// The name of a file of the spool.
@@ -353,22 +384,63 @@ impl Spool {
     /// What lies under `partial/`: name it was written for, bytes. What cannot be read is listed
     /// by its number.
     pub fn partials(&self) -> Vec<(String, u64)> {
-        let partial = &self.shared.folders.partial;
-        let names = partial.names().unwrap_or_else(|error| {
+        let kept = kept_partials(&self.shared.folders.partial).unwrap_or_else(|error| {
             tracing::warn!(%error, "the partial files cannot be listed");
             Vec::new()
         });
-        let kept = names.into_iter().filter(|name| number_of(name).is_some());
-        kept.map(|number| {
-            let len = partial.open(&number).and_then(|file| file.len());
-            let note = partial.read(&format!("{number}.json"));
-            let note = note.map(|bytes| serde_json::from_slice::<Note>(&bytes));
-            match note {
-                Ok(Ok(note)) => (note.name, len.unwrap_or(0)),
-                _ => (number, len.unwrap_or(0)),
-            }
+        let told = kept.into_iter().map(|kept| {
+            let name = kept.name.unwrap_or_else(|| file_name(kept.file));
+            (name, kept.len)
+        });
+        told.collect()
+    }
+
+    /// Removes a partial, durably. `false`: there is none.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn discard(&self, file: FileNo) -> io::Result<bool> {
+        let Folders { data, partial, .. } = &self.shared.folders;
+        let number = file_name(file);
+        let taken = match partial.open(&number) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            opened => opened?.occupied()?,
+        };
+        partial.remove(&number)?;
+        partial.remove(&format!("{number}.json"))?;
+        partial.flush()?;
+        // Where it was a second name, its bytes are still there.
+        if data.has(&number)?.is_none() {
+            self.shared.room.give(taken);
+        }
+        Ok(true)
+    }
+
+    /// What `aside/` keeps.
+    pub(super) fn kept_aside(&self) -> Vec<KeptAside> {
+        kept_aside(&self.shared.folders.aside).unwrap_or_else(|error| {
+            tracing::warn!(%error, "what was set aside cannot be listed");
+            Vec::new()
         })
-        .collect()
+    }
+
+    /// Removes what `aside/` keeps as `name`, durably. `false`: there is no such thing, or the next
+    /// start would find it again, as the segment it was found in is still there.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn discard_aside(&self, name: &str) -> io::Result<bool> {
+        let Folders { log, aside, .. } = &self.shared.folders;
+        let segment = name.split('-').next().unwrap_or_default();
+        let stays = name.ends_with(".damaged") && log.has(segment)?.is_some();
+        if stays || self.kept_aside().iter().all(|kept| kept.name != name) {
+            return Ok(false);
+        }
+        let taken = aside.open(name)?.occupied()?;
+        aside.remove(name)?;
+        aside.flush()?;
+        self.shared.room.give(taken);
+        Ok(true)
     }
 
     /// Bytes of data files, partials and log, and the cap.

@@ -2,6 +2,7 @@
 
 mod faults;
 mod life;
+mod outside;
 mod power;
 
 use std::collections::BTreeMap;

@@ -74,7 +74,8 @@ impl Tree {
                 .edit(&key, |now| (now.held, now.urgent) = (held, urgent));
         }
         for (file, whose) in state.written_for.clone() {
-            if data.contains(&file) && self.log.spool().has_writer(file) {
+            let is_needed = self.log.spool().has_writer(file) || state.pending.names(file);
+            if data.contains(&file) && is_needed {
                 let WrittenFor { key, sealed } = whose;
                 let record = Record::Draft { key, file, sealed };
                 let (seq, record) = self.log.append(record, &[], Need::Anyway)?;

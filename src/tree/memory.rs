@@ -46,14 +46,7 @@ impl Memory {
     /// Reads what is there. A file that cannot be read is like none (and said so).
     #[must_use]
     pub(super) fn open(path: &Path) -> Self {
-        let max = std::num::NonZeroUsize::MIN.saturating_add(MAX - 1);
-        let mut memory = Self {
-            path: path.into(),
-            file: None,
-            written: 0,
-            known: LruCache::unbounded(),
-        };
-        memory.known.resize(max);
+        let mut memory = Self::empty(path);
         match std::fs::read(path) {
             Ok(bytes) => memory.load(&bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -63,6 +56,28 @@ impl Memory {
             tracing::warn!("attribute memory cannot be written, kept in memory only: {error}");
         }
         memory
+    }
+
+    /// Reads what is there, and is not written to.
+    #[must_use]
+    pub(super) fn at_rest(path: &Path) -> Self {
+        let mut memory = Self::empty(path);
+        if let Ok(bytes) = std::fs::read(path) {
+            memory.load(&bytes);
+        }
+        memory
+    }
+
+    fn empty(path: &Path) -> Self {
+        let max = std::num::NonZeroUsize::MIN.saturating_add(MAX - 1);
+        let mut known = LruCache::unbounded();
+        known.resize(max);
+        Self {
+            path: path.into(),
+            file: None,
+            written: 0,
+            known,
+        }
     }
 
     /// The attributes of the version `etag` of `key`.

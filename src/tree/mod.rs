@@ -12,8 +12,10 @@
 mod compact;
 mod fold;
 mod guard;
+mod inspect;
 mod listings;
 mod memory;
+mod mend;
 mod pending;
 mod recover;
 mod remote;
@@ -29,13 +31,15 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::disk::Disk;
-use crate::log::{self, Change, Log, LogError, Need, Record};
+use crate::log::{self, Change, Log, Need, Record};
 use crate::seeded::{self, Bug};
 use crate::types::{Attrs, Extents, FileNo, ObjectId, ObjectMeta, RelKey, RelPath, Seq, Want};
 
+pub use crate::log::LogError;
 pub use fold::SHARED_MIN;
 use fold::State;
 pub use guard::{Asked, Pin};
+pub use inspect::{Inspection, Place, Unclosed, is_spool};
 use listings::Listings;
 use memory::Memory;
 pub use pending::{Pending, PendingMap, Staged};
@@ -86,10 +90,20 @@ impl Tree {
         memory: &Path,
         ttl: Duration,
     ) -> Result<Opened, LogError> {
-        let now = now();
         // The log makes the folder that the memory lies in, so records are kept until it has.
         let mut records = Vec::new();
         let log = Log::open_on(disk, config, &mut |seq, record| records.push((seq, record)))?;
+        Self::folded(log, records, config, memory, ttl)
+    }
+
+    fn folded(
+        log: Arc<Log>,
+        records: Vec<(Seq, Record)>,
+        config: &log::Config,
+        memory: &Path,
+        ttl: Duration,
+    ) -> Result<Opened, LogError> {
+        let now = now();
         let mut state = State::new(Memory::open(memory));
         let path = memory.with_file_name("listings");
         let (listings, before) = Listings::open(&path, config, now, ttl);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::log::Refusal;
-use crate::types::{Base, FileNo, Generation, RelKey, Seq, Want};
+use crate::types::{Base, Extent, FileNo, Generation, MountId, RelKey, Seq, Source, Want};
 
 /// Number of the generation, upload id, (number, ETag) of each part.
 pub type Staged = (Seq, String, Vec<(u16, String)>);
@@ -56,6 +56,16 @@ impl Pending {
             Want::Object(generation) => Some(generation),
             Want::Open { .. } | Want::Gone => None,
         }
+    }
+
+    /// Bytes of it that are here only.
+    #[must_use]
+    pub fn local_bytes(&self) -> u64 {
+        let local = |extent: &&Extent| matches!(extent.from, Source::Local { .. });
+        let extents = self.generation().map(|generation| &generation.extents);
+        extents.map_or(0, |all| {
+            all.iter().filter(local).map(|extent| extent.len).sum()
+        })
     }
 
     /// Its writer came or went. What was held may be about to be renamed or touched: the wait
@@ -144,6 +154,17 @@ impl PendingMap {
     #[must_use]
     pub(super) fn has_dead(&self) -> bool {
         self.dead > 0
+    }
+
+    /// What was written here beside somebody else's version, and is not in the bucket yet.
+    #[must_use]
+    pub fn conflicts(&self, mount: MountId) -> Vec<&RelKey> {
+        let mark = format!(".conflict-{mount}-");
+        let marked = self
+            .by_key
+            .iter()
+            .filter(|(key, entry)| key.as_str().contains(&mark) && entry.generation().is_some());
+        marked.map(|(key, _)| key).collect()
     }
 
     /// Whether an entry's generation names `file`.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::log::{Log, LogError};
 use crate::seeded::{self, Bug};
-use crate::types::{Base, Extents, Generation, RelKey, Want};
+use crate::types::{Base, Extents, FileNo, Generation, RelKey, Want};
 
 use super::fold::State;
 use super::pending::Pending;
@@ -21,6 +21,33 @@ pub(super) struct Unclosed {
     pub(super) partials: Vec<String>,
     /// Names that had been made, and nothing of them had reached the device.
     pub(super) lost: Vec<String>,
+}
+
+/// A data file after a crash.
+#[derive(Debug)]
+pub(super) struct Left {
+    pub(super) file: FileNo,
+    /// What it was written for; empty: nobody knows.
+    pub(super) name: String,
+    /// A generation names bytes of it.
+    pub(super) is_named: bool,
+    /// It holds bytes that were neither closed nor fsynced.
+    pub(super) is_unsealed: bool,
+}
+
+/// What the data files, with their lengths, are to the records.
+pub(super) fn left(state: &State, files: Vec<(FileNo, u64)>) -> Vec<Left> {
+    let what = files.into_iter().map(|(file, len)| {
+        let whose = state.written_for.get(&file);
+        let name = whose.map_or(String::new(), |whose| whose.key.to_string());
+        Left {
+            file,
+            name,
+            is_named: state.pending.names(file),
+            is_unsealed: len > whose.map_or(0, |whose| whose.sealed),
+        }
+    });
+    what.collect()
 }
 
 /// After a crash: names that were created and never sealed are not there; their bytes are set aside.
@@ -77,12 +104,18 @@ pub(super) fn close_open_entries(
         // The bucket had nothing there when it was made: what is pending below is all there is.
         state.remote.empty_dir(&key.path(), now);
     }
+    let mut files = Vec::new();
     for file in spool.files() {
-        let whose = state.written_for.get(&file);
-        let sealed = whose.map_or(0, |whose| whose.sealed);
-        let name = whose.map_or(String::new(), |whose| whose.key.to_string());
-        let is_named = state.pending.names(file);
-        if spool.len(file).map_err(failed)? > sealed {
+        files.push((file, spool.len(file).map_err(failed)?));
+    }
+    for Left {
+        file,
+        name,
+        is_named,
+        is_unsealed,
+    } in left(state, files)
+    {
+        if is_unsealed {
             if is_named {
                 spool.also_aside(file, &name).map_err(failed)?;
             } else {

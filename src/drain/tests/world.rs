@@ -12,7 +12,9 @@ use crate::store::fault::Fault;
 use crate::store::layer::{Layer, Layered};
 use crate::store::twin::Twin;
 use crate::store::{Op, Result as StoreResult, StoreError};
-use crate::types::{Attrs, Base, Extents, FileNo, Generation, Kind as NodeKind, RelKey, Seq, Time};
+use crate::types::{
+    Attrs, Base, Extent, Extents, FileNo, Generation, Kind as NodeKind, RelKey, Seq, Source, Time,
+};
 
 pub(super) const MIB: u64 = 1 << 20;
 /// What is not held back, where nothing is.

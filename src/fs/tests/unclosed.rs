@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::super::file::OpenFile;
 use super::*;
+use crate::tree::{Inspection, Place};
 
 const RW: i32 = libc::O_RDWR | libc::O_CREAT;
 /// As `super::config` has it.
@@ -116,6 +117,80 @@ async fn what_was_fsynced_is_under_its_name_and_what_came_after_it_is_kept_aside
         "as long as nobody takes it"
     );
     assert_eq!(world.get("f").await.unwrap(), [7; 100_000]);
+}
+
+#[tokio::test]
+async fn what_a_crash_left_is_seen_in_the_spool_before_the_next_start_and_after_it() {
+    let world = World::new();
+    world.put("closed", &[6; 70_000]).await.unwrap();
+    let (ino, fh) = world.open("large", RW).await.unwrap();
+    world.write(ino, fh, 0, &[7; 100_000]).await.unwrap();
+    let (ino, fh) = world.open("synced", RW).await.unwrap();
+    world.write(ino, fh, 0, &[8; 90_000]).await.unwrap();
+    world.fs.fsync(ino, fh).await.unwrap();
+    world.write(ino, fh, 90_000, &[9; 10]).await.unwrap();
+    let (ino, fh) = world.open("small", RW).await.unwrap();
+    world.write(ino, fh, 0, b"in memory").await.unwrap();
+    world.fs.fsyncdir(Ino(1)).await.unwrap();
+    let World {
+        fs,
+        drain,
+        dir,
+        twin,
+    } = world;
+    drain.stop().await;
+    drop((fs, drain));
+    let spool = dir.path().join("spool");
+    let seen = |place| {
+        let inspection = Inspection::of(&spool).unwrap();
+        let unclosed = inspection.unclosed().iter().map(|unclosed| {
+            assert_eq!(unclosed.place, place);
+            (unclosed.name.clone().unwrap(), unclosed.len)
+        });
+        let mut unclosed: Vec<_> = unclosed.collect();
+        unclosed.sort();
+        let pending = inspection.pending().in_order();
+        let pending = pending.filter(|(_, entry)| entry.generation().is_some());
+        let keys: Vec<_> = pending.map(|(key, _)| key.to_string()).collect();
+        (unclosed, inspection.lost().to_vec(), keys)
+    };
+    let (unclosed, lost, pending) = seen(Place::Data);
+    let expected = [("large", 100_000), ("synced", 90_010)];
+    assert_eq!(unclosed, expected.map(|(name, len)| (name.to_owned(), len)));
+    assert_eq!(
+        (lost, &pending[..]),
+        (
+            vec!["small".into()],
+            &["closed".to_owned(), "synced".to_owned()][..]
+        )
+    );
+    let (fs, drain) = start(&twin, dir.path(), TTL);
+    drain.stop().await;
+    drop((fs, drain));
+    assert_eq!(seen(Place::Partial).0, unclosed);
+}
+
+#[tokio::test]
+async fn what_is_let_go_of_is_not_found_again_and_what_was_fsynced_stays() {
+    let world = World::new();
+    let (ino, fh) = world.open("large", RW).await.unwrap();
+    world.write(ino, fh, 0, &[7; 100_000]).await.unwrap();
+    let (ino, fh) = world.open("synced", RW).await.unwrap();
+    world.write(ino, fh, 0, &[8; 90_000]).await.unwrap();
+    world.fs.fsync(ino, fh).await.unwrap();
+    world.write(ino, fh, 90_000, &[9; 10]).await.unwrap();
+    let world = world.reboot().await;
+    assert_eq!(world.partials().len(), 2);
+    let inspection = Inspection::of(&world.dir.path().join("spool")).unwrap();
+    let files: Vec<_> = inspection.unclosed().iter().map(|one| one.file.0).collect();
+    let gone = world.fs.tree.discard_all(&files, &[]).await.unwrap();
+    assert_eq!((gone, world.partials()), (2, vec![]));
+    assert_eq!(world.fs.tree.discard_all(&files, &[]).await.unwrap(), 0);
+    let world = world.reboot().await;
+    assert_eq!(world.partials(), []);
+    assert_eq!(world.get("synced").await.unwrap(), [8; 90_000]);
+    world.drain().await;
+    assert_eq!(world.twin.keys(), ["synced"]);
 }
 
 #[tokio::test]
