@@ -16,6 +16,13 @@ fn main() -> ExitCode {
         }) => cli::mount(&source, &dir, &given, life),
         Ok(Command::Status { dir, how }) => cli::status(&dir, how),
         Ok(Command::Cancel { dir }) => cli::cancel(&dir),
+        Ok(Command::Retry { dir }) => cli::retry(&dir),
+        Ok(Command::Export {
+            source,
+            to,
+            path,
+            remove,
+        }) => cli::export(&source, &to, path.as_deref(), remove),
         Ok(Command::LogLevel { dir, level }) => cli::log_level(&dir, &level),
         Ok(Command::Credentials { source, given }) => cli::credentials(source.as_deref(), &given),
         Ok(Command::Drain { dir, timeout }) => cli::drain(&dir, timeout),

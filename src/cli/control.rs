@@ -53,11 +53,21 @@ fn ask(dir: &Path, question: &Ask, patience: Duration) -> Result<Say, String> {
     })
 }
 
-fn unexpected(said: Say) -> String {
+/// Asks behind a socket that was found.
+pub(super) fn told(socket: &Path, question: &Ask) -> Result<Say, String> {
+    daemon::ask(socket, question, PATIENCE)
+        .map_err(|error| format!("the daemon does not answer ({error}): try again"))
+}
+
+pub(super) fn unexpected(said: Say) -> String {
     match said {
         Say::Error(text) => format!("the daemon says: {text}"),
-        Say::Status(_) | Say::Drained(_) | Say::Left(_) | Say::Cancelled(_) | Say::Done => {
-            "the daemon answers another question: it is of another version".into()
-        }
+        Say::Status(_)
+        | Say::Drained(_)
+        | Say::Left(_)
+        | Say::Cancelled(_)
+        | Say::Retried(_)
+        | Say::Discarded(_)
+        | Say::Done => "the daemon answers another question: it is of another version".into(),
     }
 }

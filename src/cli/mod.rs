@@ -5,9 +5,12 @@
 
 mod cancel;
 mod control;
+mod export;
 mod helper;
 mod parse;
+mod rescue;
 mod show;
+mod spool;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -17,11 +20,12 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 use crate::config::{Config, Given, Issuing};
-use crate::daemon::{self, Failure, Life, Sink};
+use crate::daemon::{self, Failure, Life, Sink, Status};
 
 pub use cancel::cancel;
 pub use helper::Helper;
 pub use parse::{Wrong, parse};
+pub use rescue::{export, retry};
 
 /// Between two pictures of `status --watch`.
 const WATCH: Duration = Duration::from_secs(1);
@@ -51,9 +55,9 @@ pub enum Command {
         /// How the process lives.
         life: Life,
     },
-    /// How a mount is doing.
+    /// How a mount is doing, or what is in a spool.
     Status {
-        /// The mountpoint.
+        /// The mountpoint, or the folder of a spool.
         dir: PathBuf,
         /// What is told.
         how: Telling,
@@ -69,6 +73,22 @@ pub enum Command {
     Cancel {
         /// The mountpoint.
         dir: PathBuf,
+    },
+    /// Try again what S3 refused for good.
+    Retry {
+        /// The mountpoint, or the folder of a spool.
+        dir: PathBuf,
+    },
+    /// Copy what is unsent into a folder.
+    Export {
+        /// The mountpoint, or the folder of a spool.
+        source: PathBuf,
+        /// Where to.
+        to: PathBuf,
+        /// Only this name of the mount, and what is below it.
+        path: Option<String>,
+        /// Remove from the spool what was never closed and is now in the folder.
+        remove: bool,
     },
     /// Send all that is pending.
     Drain {
@@ -219,14 +239,14 @@ pub fn status(dir: &Path, how: Telling) -> ExitCode {
         Telling::Quiet => quiet_status(dir),
         Telling::Watch => loop {
             // Home, the text, then clear what an older, longer one left below.
-            let told = control::status(dir)
+            let told = status_of(dir)
                 .and_then(|status| print(&format!("\x1b[H{}\x1b[J", show::status(&status))));
             if let Err(line) = told {
                 return done(Err(line));
             }
             std::thread::sleep(WATCH);
         },
-        Telling::Json | Telling::Once => done(control::status(dir).and_then(|status| {
+        Telling::Json | Telling::Once => done(status_of(dir).and_then(|status| {
             let text = if how == Telling::Json {
                 let line = serde_json::to_string(&status).map_err(|error| error.to_string())?;
                 line + "\n"
@@ -238,8 +258,17 @@ pub fn status(dir: &Path, how: Telling) -> ExitCode {
     }
 }
 
+/// Of a mount, or of a spool that is not mounted.
+fn status_of(dir: &Path) -> Result<Status, String> {
+    if daemon::is_mount(dir)? {
+        control::status(dir)
+    } else {
+        spool::status(dir)
+    }
+}
+
 fn quiet_status(dir: &Path) -> ExitCode {
-    match control::status(dir) {
+    match status_of(dir) {
         Ok(status) if status.in_trouble() => ExitCode::from(2),
         Ok(status) => ExitCode::from(u8::from(status.pending > 0)),
         Err(line) => {

@@ -67,6 +67,13 @@ fn command(name: &str, matches: &ArgMatches) -> Result<Command, String> {
             given: given(matches),
         },
         "cancel" => Command::Cancel { dir: dir() },
+        "retry" => Command::Retry { dir: dir() },
+        "export" => Command::Export {
+            source: path(matches, "SOURCE").unwrap_or_default(),
+            to: path(matches, "TO").unwrap_or_default(),
+            path: text(matches, "PATH"),
+            remove: matches.get_flag("remove"),
+        },
         "drain" => Command::Drain {
             dir: dir(),
             timeout: time(matches, "timeout")?.unwrap_or_default(),
@@ -158,8 +165,8 @@ fn root() -> Clap {
         .subcommand(supervise())
         .subcommand(
             Clap::new("status")
-                .about("Tells how a mount is doing")
-                .arg(dir("The mountpoint"))
+                .about("Tells how a mount is doing, or what is in a spool that is not mounted")
+                .arg(dir("The mountpoint, or the folder of a spool"))
                 .arg(switch("json", "As one line of JSON"))
                 .arg(switch("watch", "Again and again, until it is interrupted"))
                 .arg(
@@ -185,6 +192,12 @@ fn root() -> Clap {
                 .about("Ends all waits for the bucket: reads fail, names show what is known")
                 .arg(dir("The mountpoint")),
         )
+        .subcommand(
+            Clap::new("retry")
+                .about("Tries again what S3 refused for good")
+                .arg(dir("The mountpoint, or the folder of a spool")),
+        )
+        .subcommand(export())
         .subcommand(
             Clap::new("drain")
                 .about("Sends all that is pending, and waits for it")
@@ -272,6 +285,23 @@ fn with_options(command: Clap) -> Clap {
     TABLE
         .iter()
         .fold(command, |command, opt| command.arg(long(opt)))
+}
+
+fn export() -> Clap {
+    let folder = |name, help| {
+        Arg::new(name)
+            .value_parser(clap::value_parser!(PathBuf))
+            .help(help)
+    };
+    Clap::new("export")
+        .about("Copies what is not in S3 yet into a folder; nothing there is replaced")
+        .arg(folder("SOURCE", "The mountpoint, or the folder of a spool").required(true))
+        .arg(folder("TO", "The folder; made if it is absent").required(true))
+        .arg(Arg::new("PATH").help("Only this name of the mount, and what is below it"))
+        .arg(switch(
+            "remove",
+            "Then remove from the spool what was never closed, or cannot be read",
+        ))
 }
 
 fn supervise() -> Clap {
@@ -508,6 +538,21 @@ mod tests {
             level,
         };
         assert_eq!(parsed("log-level /mnt debug"), Ok(command));
+        assert_eq!(
+            parsed("retry /mnt"),
+            Ok(Command::Retry { dir: dir.clone() })
+        );
+        let export = |path: Option<&str>, remove| Command::Export {
+            source: dir.clone(),
+            to: PathBuf::from("to"),
+            path: path.map(Into::into),
+            remove,
+        };
+        assert_eq!(parsed("export /mnt to"), Ok(export(None, false)));
+        assert_eq!(
+            parsed("export /mnt to a/b --remove"),
+            Ok(export(Some("a/b"), true))
+        );
         let drain = |seconds| Command::Drain {
             dir: dir.clone(),
             timeout: Duration::from_secs(seconds),

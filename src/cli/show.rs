@@ -9,21 +9,12 @@ const SHOWN: usize = 10;
 
 /// `kryptonfs status`.
 pub(super) fn status(status: &Status) -> String {
-    let mut lines = vec![
-        format!(
-            "{} at {} (pid {}, for {})",
-            plain(&status.source),
-            plain(&status.dir),
-            status.pid,
-            lasting(status.mounted_seconds)
-        ),
-        row("link", &plain(&status.link)),
-        row("queue", &queue(status)),
-        row("last error", &last_error(status)),
-    ];
+    let mut lines = head(status);
     let refused = status.refused.iter();
     let refused = refused.map(|one| format!("{}: {}", plain(&one.name), plain(&one.why)));
     lines.extend(list("refused", &refused.collect::<Vec<_>>()));
+    let conflicts: Vec<_> = status.conflicts.iter().map(|key| plain(key)).collect();
+    lines.extend(list("conflict", &conflicts));
     let partials = status.partials.iter();
     let partials = partials.map(|one| format!("{} ({})", plain(&one.name), bytes(one.bytes)));
     lines.extend(list("partial", &partials.collect::<Vec<_>>()));
@@ -34,17 +25,11 @@ pub(super) fn status(status: &Status) -> String {
     lines.extend(list("lost", &lost.collect::<Vec<_>>()));
     let aside: Vec<_> = status.set_aside.iter().map(|text| plain(text)).collect();
     lines.extend(list("set aside", &aside));
-    lines.push(row("spool", &of(status.spool_bytes, status.spool_max)));
-    lines.push(row("cache", &of(status.cache_bytes, status.cache_max)));
-    lines.push(row(
-        "wire",
-        &format!(
-            "{} up, {} down, {} requests",
-            bytes(status.sent_bytes),
-            bytes(status.received_bytes),
-            status.requests
-        ),
-    ));
+    if status.unmounted {
+        lines.push(row("spool", &bytes(status.spool_bytes)));
+    } else {
+        lines.extend(sizes(status));
+    }
     lines.iter().fold(String::new(), |mut text, line| {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{line}");
@@ -52,12 +37,51 @@ pub(super) fn status(status: &Status) -> String {
     })
 }
 
+fn head(status: &Status) -> Vec<String> {
+    let (source, dir) = (plain(&status.source), plain(&status.dir));
+    if status.unmounted {
+        let whose = match (status.in_use, status.pid) {
+            (false, _) => "not mounted".into(),
+            (true, 0) => "in use by a process that does not answer".into(),
+            (true, pid) => format!("in use by process {pid}, which does not answer"),
+        };
+        return vec![
+            format!("{source}, its spool in {dir}: {whose}"),
+            row("queue", &queue(status)),
+        ];
+    }
+    vec![
+        format!(
+            "{source} at {dir} (pid {}, for {})",
+            status.pid,
+            lasting(status.mounted_seconds)
+        ),
+        row("link", &plain(&status.link)),
+        row("queue", &queue(status)),
+        row("last error", &last_error(status)),
+    ]
+}
+
+fn sizes(status: &Status) -> [String; 3] {
+    let wire = format!(
+        "{} up, {} down, {} requests",
+        bytes(status.sent_bytes),
+        bytes(status.received_bytes),
+        status.requests
+    );
+    [
+        row("spool", &of(status.spool_bytes, status.spool_max)),
+        row("cache", &of(status.cache_bytes, status.cache_max)),
+        row("wire", &wire),
+    ]
+}
+
 /// Why a drain did not end: one line.
 pub(super) fn left(status: &Status) -> String {
     if let Some(first) = status.refused.first() {
         let more = status.refused.len() - 1;
         return format!(
-            "S3 refuses {} ({}) and {more} more: allow them there, then mount again",
+            "S3 refuses {} ({}) and {more} more: allow them there, then `kryptonfs retry`",
             plain(&first.name),
             plain(&first.why)
         );
@@ -74,10 +98,12 @@ fn queue(status: &Status) -> String {
         return "empty".into();
     }
     let oldest = status.oldest_seconds.map(lasting).unwrap_or_default();
+    let (changes, size) = (status.pending, bytes(status.pending_bytes));
+    if status.unmounted {
+        return format!("{changes} changes, {size}, the oldest for {oldest} at least");
+    }
     format!(
-        "{} changes, {}, the oldest for {oldest}, {} being sent",
-        status.pending,
-        bytes(status.pending_bytes),
+        "{changes} changes, {size}, the oldest for {oldest}, {} being sent",
         status.in_flight
     )
 }
@@ -109,7 +135,7 @@ fn of(used: u64, max: u64) -> String {
 }
 
 /// `5 B`, `4.2 MiB`.
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     let units = [
         (1u64 << 40, "TiB"),
         (1 << 30, "GiB"),
@@ -126,7 +152,7 @@ fn bytes(count: u64) -> String {
 }
 
 /// Without what a terminal would act on.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .collect()
@@ -153,6 +179,29 @@ mod tests {
             spool_max: 1 << 30,
             ..Status::default()
         }
+    }
+
+    #[test]
+    fn of_a_spool_only_what_is_in_it_is_told() {
+        let mut spool = Status {
+            unmounted: true,
+            pid: 7,
+            conflicts: vec!["f.conflict-1-2".into()],
+            ..busy()
+        };
+        let text = status(&spool);
+        for part in [
+            "not mounted",
+            "the oldest for 10 min at least",
+            "f.conflict",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        for part in ["wire", "cache", "link", "being sent"] {
+            assert!(!text.contains(part), "{part}: {text}");
+        }
+        spool.in_use = true;
+        assert!(status(&spool).contains("in use by process 7"));
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! {"drain":{"timeout_ms":1000}}  -> {"drained":{...}} | {"left":{...}}
 //! "cancel"                       -> {"cancelled":3}
 //! {"log_level":{"level":"debug"}} -> "done"
+//! "retry"                        -> {"retried":2}
+//! {"discard":{"partials":[7],"aside":[]}} -> {"discarded":1}
 //! anything else                  -> {"error":"..."}
 //! ```
 //!
@@ -49,6 +51,15 @@ pub enum Ask {
     },
     /// End all waits for the bucket now.
     Cancel,
+    /// Try again what S3 refused for good.
+    Retry,
+    /// Let go of what was never closed or could not be read.
+    Discard {
+        /// Data files under `partial/`.
+        partials: Vec<u64>,
+        /// Files under `aside/`.
+        aside: Vec<String>,
+    },
     /// Log so much from now on.
     LogLevel {
         /// As the option `log`.
@@ -68,6 +79,10 @@ pub enum Say {
     Left(Box<Status>),
     /// So many waits were ended.
     Cancelled(usize),
+    /// So many changes are tried again.
+    Retried(usize),
+    /// So many files are gone.
+    Discarded(usize),
     /// It is done.
     Done,
     /// That was no question.
@@ -83,6 +98,10 @@ pub(super) trait Knows: Send + Sync + 'static {
     async fn drained(&self, timeout: Duration) -> bool;
     /// Ends all waits for the bucket; how many there were.
     fn cancel(&self) -> usize;
+    /// Tries again what S3 refused for good; how many changes.
+    async fn retry(&self) -> Result<usize, String>;
+    /// Lets go of partials and of what was set aside; how many were there.
+    async fn discard(&self, partials: &[u64], aside: &[String]) -> Result<usize, String>;
 }
 
 /// Listens as long as it lives.
@@ -167,6 +186,11 @@ async fn say(line: &str, who: &dyn Knows) -> Say {
             }
         }
         Ok(Ask::Cancel) => Say::Cancelled(who.cancel()),
+        Ok(Ask::Retry) => who.retry().await.map_or_else(Say::Error, Say::Retried),
+        Ok(Ask::Discard { partials, aside }) => {
+            let gone = who.discard(&partials, &aside).await;
+            gone.map_or_else(Say::Error, Say::Discarded)
+        }
         Ok(Ask::LogLevel { level }) => match set_log_level(&level) {
             Ok(()) => Say::Done,
             Err(why) => Say::Error(why),
@@ -226,6 +250,16 @@ mod tests {
         fn cancel(&self) -> usize {
             3
         }
+        async fn retry(&self) -> Result<usize, String> {
+            Ok(2)
+        }
+        async fn discard(&self, partials: &[u64], aside: &[String]) -> Result<usize, String> {
+            assert_eq!(
+                (partials, aside),
+                (&[7][..], &["1-2-3.torn".to_owned()][..])
+            );
+            Err("the disk".into())
+        }
     }
 
     async fn asked(who: Fake, question: Ask) -> Say {
@@ -262,6 +296,18 @@ mod tests {
     async fn a_cancel_tells_how_many_waits_it_ended() {
         let said = asked(Fake { empty: true }, Ask::Cancel).await;
         assert_eq!(said, Say::Cancelled(3));
+    }
+
+    #[tokio::test]
+    async fn a_retry_tells_how_many_and_a_failure_tells_why() {
+        let said = asked(Fake { empty: true }, Ask::Retry).await;
+        assert_eq!(said, Say::Retried(2));
+        let discard = Ask::Discard {
+            partials: vec![7],
+            aside: vec!["1-2-3.torn".into()],
+        };
+        let said = asked(Fake { empty: true }, discard).await;
+        assert_eq!(said, Say::Error("the disk".into()));
     }
 
     #[tokio::test]

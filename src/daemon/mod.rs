@@ -39,7 +39,7 @@ pub use control::{Ask, Say, ask};
 pub use credentials::credentials;
 pub use logging::{Sink, hold_log, log_to, release_log, set_level};
 pub use process::{harden, runtime, shut_down};
-pub use registry::find;
+pub use registry::{find, is_mount, sockets};
 pub use service::run;
 pub use status::{LastError, Partial, Refused, Status, ago, lasting};
 pub use supervise::{in_background, supervise};
@@ -159,6 +159,7 @@ impl Daemon {
             source: config.place.to_string(),
             dir,
             since: Instant::now(),
+            spool: config.log.dir.clone(),
             interface: config.net.interface.clone(),
             world,
             core,
@@ -326,6 +327,7 @@ struct Inner {
     source: String,
     dir: PathBuf,
     since: Instant,
+    spool: PathBuf,
     interface: Option<String>,
     world: World,
     core: Core,
@@ -381,12 +383,32 @@ impl Knows for Inner {
             sent_bytes: wire.up,
             received_bytes: wire.down,
             requests: self.world.counters.counts().total(),
+            spool: self.spool.to_string_lossy().into_owned(),
+            unmounted: false,
+            in_use: false,
+            conflicts: self.core.tree.pending(|all| {
+                let keys = all.conflicts(self.core.log.mount_id());
+                let keys = keys.into_iter().take(NAMES_MAX);
+                keys.map(ToString::to_string).collect()
+            }),
             stale_answers: self.core.fs.stale_answers(),
         }
     }
 
     fn cancel(&self) -> usize {
         self.core.fs.end_waits()
+    }
+
+    async fn retry(&self) -> Result<usize, String> {
+        let retried = self.core.tree.retry().await;
+        // What the bucket refused it may take now, whatever rests.
+        self.drain.wake();
+        retried.map_err(|error| error.to_string())
+    }
+
+    async fn discard(&self, partials: &[u64], aside: &[String]) -> Result<usize, String> {
+        let discarded = self.core.tree.discard_all(partials, aside).await;
+        discarded.map_err(|error| error.to_string())
     }
 
     async fn drained(&self, timeout: Duration) -> bool {

@@ -60,6 +60,38 @@ fn belongs(folder: &Path, owner: u32) -> io::Result<()> {
     )))
 }
 
+/// Whether `dir` is at or in a mount of ours; the mount itself, which may hang, is not asked.
+///
+/// # Errors
+/// One line.
+pub fn is_mount(dir: &Path) -> Result<bool, String> {
+    let all = mounts::ours().map_err(|error| format!("/proc cannot be read: {error}"))?;
+    Ok(mounts::around(&all, dir).is_some())
+}
+
+/// The sockets of all mounts that this user may ask.
+///
+/// # Errors
+/// One line.
+pub fn sockets() -> Result<Vec<PathBuf>, String> {
+    let all = mounts::ours().map_err(|error| format!("/proc cannot be read: {error}"))?;
+    Ok(all
+        .iter()
+        .filter_map(|mount| socket_of(mount).ok()?)
+        .collect())
+}
+
+fn socket_of(mount: &mounts::Mount) -> Result<Option<PathBuf>, String> {
+    for folder in folders(mount.owner) {
+        let socket = folder.join(file(&mount.dir));
+        if std::fs::symlink_metadata(&socket).is_ok() {
+            belongs(&folder, mount.owner).map_err(|error| error.to_string())?;
+            return Ok(Some(socket));
+        }
+    }
+    Ok(None)
+}
+
 /// The socket of the mount that `dir` is at or in.
 ///
 /// # Errors
@@ -74,12 +106,8 @@ pub fn find(dir: &Path) -> Result<PathBuf, String> {
     };
     let all = mounts::ours().map_err(|error| format!("/proc cannot be read: {error}"))?;
     let mount = mounts::around(&all, dir).ok_or_else(absent)?;
-    for folder in folders(mount.owner) {
-        let socket = folder.join(file(&mount.dir));
-        if std::fs::symlink_metadata(&socket).is_ok() {
-            belongs(&folder, mount.owner).map_err(|error| error.to_string())?;
-            return Ok(socket);
-        }
+    if let Some(socket) = socket_of(mount)? {
+        return Ok(socket);
     }
     Err(format!(
         "the daemon of {} does not listen: it died, or belongs to another user; unmount with `umount -l {}`",

@@ -54,6 +54,18 @@ pub struct Status {
     pub received_bytes: u64,
     /// Requests to S3 since the mount.
     pub requests: u64,
+    /// The folder of its spool.
+    #[serde(default)]
+    pub spool: String,
+    /// It is no mount, but what lies in a spool: nothing is known but what is unsent.
+    #[serde(default)]
+    pub unmounted: bool,
+    /// Of a spool: some process has it, and does not answer.
+    #[serde(default)]
+    pub in_use: bool,
+    /// What was written here beside a version that somebody else wrote, and is not in S3 yet.
+    #[serde(default)]
+    pub conflicts: Vec<String>,
     /// Answers given with what was known before, since the bucket was silent.
     #[serde(default)]
     pub stale_answers: u64,

@@ -16,6 +16,7 @@ mod packaging;
 mod peers;
 mod reading;
 mod readme;
+mod rescue;
 mod restart;
 mod running;
 mod servers;
