@@ -7,6 +7,7 @@ this one; what the machine acknowledged is known outside it.
 """
 
 import ctypes
+import fcntl
 import json
 import os
 import random
@@ -145,6 +146,12 @@ class Machine:
         self.directory, self.qemu, self.count = directory, None, 0
         self.disk = Disk(directory / "disk")
         self.console = directory / "console.log"
+        # One root for all who run at the same time.
+        with open(TARGET / "vm/lock", "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.make(binary, cloud, fstab, unit, ntp)
+
+    def make(self, binary, cloud, fstab, unit, ntp):
         root = TARGET / "vm/root"
         about = cloud.about
         # The certificate is for localhost, which is 10.0.2.2 from there.
