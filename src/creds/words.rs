@@ -136,11 +136,11 @@ fn may_be_a_key(run: &str) -> bool {
     let count = |is: fn(&char) -> bool| run.chars().filter(is).count();
     let upper = count(char::is_ascii_uppercase);
     let digits = count(char::is_ascii_digit);
-    let hex = run.chars().all(|c| c.is_ascii_hexdigit());
+    let mut pieces = run.split(|c: char| !c.is_ascii_hexdigit());
+    let hex = pieces.any(|piece| piece.len() >= 32);
     // The ids of keys, secrets and tokens mix digits and capitals; a code of an error has no digits
     // and few capitals; a GUID and the name of a host have no capitals.
-    (run.len() >= 32 && hex)
-        || (run.len() >= 16 && upper > 0 && (digits > 0 || upper * 5 >= run.len() * 2))
+    hex || (run.len() >= 16 && upper > 0 && (digits > 0 || upper * 5 >= run.len() * 2))
 }
 
 #[cfg(test)]

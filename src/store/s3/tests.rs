@@ -229,7 +229,8 @@ async fn a_lease_that_is_over_is_replaced_and_the_request_repeated_once() {
         server.refuses(400, code);
         server.refuses(400, code);
         let again = get(&store, None).await.map(|_| ());
-        assert_eq!(again, Err(StoreError::Credentials(format!("{code}: said"))));
+        let told = super::words::with_cure(Some(code), format!("{code}: said"));
+        assert_eq!(again, Err(StoreError::Credentials(told)));
         assert_eq!(server.count(), 4, "once");
     }
 }
