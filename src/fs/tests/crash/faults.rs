@@ -128,6 +128,63 @@ async fn a_call_to_the_disk_that_fails_is_told_or_makes_no_difference() {
     }
 }
 
+/// A user who is told that a write or an fsync failed, and asks again. Answers whether it came to a
+/// fault, and the bytes if they were acknowledged in the end.
+async fn insist(at: usize, errno: i32, size: usize) -> (bool, Run, Option<Vec<u8>>) {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let has_failed = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&has_failed);
+    let mut run = Run::new(|_| None);
+    run.restart(move |step| {
+        (step == at).then(|| told.store(true, Ordering::SeqCst))?;
+        Some(errno)
+    })
+    .await;
+    let (world, all) = (run.world(), bytes(9, size));
+    let mut kept = None;
+    if let Ok((ino, fh)) = world.open("a", libc::O_WRONLY | libc::O_CREAT).await {
+        for _ in 0..3 {
+            let is_written = world.write(ino, fh, 0, &all).await.is_ok();
+            // The second time nothing was written since.
+            let is_kept =
+                world.fs.fsync(ino, fh).await.is_ok() || world.fs.fsync(ino, fh).await.is_ok();
+            if is_written && is_kept {
+                kept = Some(all);
+                break;
+            }
+        }
+    }
+    (has_failed.load(Ordering::SeqCst), run, kept)
+}
+
+/// The kernel says of bytes it could not write that they are clean, once: whoever asks it again is
+/// told that all is well.
+#[tokio::test]
+async fn an_fsync_that_succeeds_after_one_that_failed_has_kept_the_bytes() {
+    let step = if is_long() { 1 } else { 2 };
+    for (size, errno) in [
+        (700, libc::EIO),
+        (70_000, libc::EIO),
+        (70_000, libc::ENOSPC),
+    ] {
+        for at in (0..).step_by(step) {
+            let what = format!("{size} bytes, errno {errno} at step {at}");
+            if start_fails(at, errno).await {
+                continue;
+            }
+            let (has_failed, mut run, kept) = insist(at, errno, size).await;
+            if kept.is_some() {
+                let certain = BTreeMap::from([("a".to_owned(), kept)]);
+                survives_a_power_cut(&what, &run.recorder.all(), &certain).await;
+            }
+            stop(run.world.take().unwrap()).await;
+            if !has_failed {
+                break;
+            }
+        }
+    }
+}
+
 /// Whether the step is one of a start, which fails then; the next start is well.
 async fn start_fails(at: usize, errno: i32) -> bool {
     let dir = tempfile::tempdir().unwrap();
