@@ -92,9 +92,6 @@ impl Tree {
         }
         // What the bucket acknowledged is in no other place once the segments are gone.
         self.keep_listings();
-        if let Err(error) = self.listings.lock().flush() {
-            tracing::warn!("kept listings cannot be flushed: {error}");
-        }
         if !seeded::is(Bug::DroppedBeforeReplaced) {
             tokio::runtime::Handle::current().block_on(self.log.flushed(last))?;
         }

@@ -138,14 +138,6 @@ impl Listings {
         Ok(())
     }
 
-    /// Makes what was written durable. Blocking.
-    ///
-    /// # Errors
-    /// Of the disk.
-    pub(super) fn flush(&self) -> io::Result<()> {
-        self.file.as_ref().map_or(Ok(()), File::sync_data)
-    }
-
     fn used(&self) -> u64 {
         self.told.values().sum()
     }
