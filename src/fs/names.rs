@@ -173,15 +173,14 @@ impl Fs {
                 }
                 let base = view.base(&key);
                 removed = Some(node);
-                Ok((
-                    vec![Change {
-                        key,
-                        want: Want::Gone,
-                        base,
-                        number: None,
-                    }],
-                    Vec::new(),
-                ))
+                let gone = Change {
+                    key,
+                    want: Want::Gone,
+                    base,
+                    number: None,
+                };
+                let kept = kept_dir(view, &path);
+                Ok((std::iter::once(gone).chain(kept).collect(), Vec::new()))
             })?;
             table.keep(parent, &name, removed.zip(Some(pin)));
             table.note(parent, |times| times.entries_changed(clock()));
@@ -214,15 +213,14 @@ impl Fs {
                     return Err(FsError::NotEmpty);
                 }
                 let base = view.base(&key);
-                Ok((
-                    vec![Change {
-                        key,
-                        want: Want::Gone,
-                        base,
-                        number: None,
-                    }],
-                    Vec::new(),
-                ))
+                let gone = Change {
+                    key,
+                    want: Want::Gone,
+                    base,
+                    number: None,
+                };
+                let kept = kept_dir(view, &path);
+                Ok((std::iter::once(gone).chain(kept).collect(), Vec::new()))
             })?;
             table.note(parent, |times| times.entries_changed(clock()));
             table.detach(parent, &name);
@@ -422,6 +420,33 @@ pub(super) fn child(table: &Table, parent: Ino, name: &Name) -> Result<RelPath> 
         return Err(FsError::NotDir);
     }
     Ok(table.path(parent).ok_or(FsError::NotFound)?.join(name))
+}
+
+/// The marker of the directory of `path`, where that would vanish with `path`.
+pub(super) fn kept_dir(view: &View<'_>, path: &RelPath) -> Option<Change> {
+    let dir = path.parent().filter(|_| view.vanishes_without(path))?;
+    Some(marker(view, &dir))
+}
+
+/// A new marker of a directory.
+pub(super) fn marker(view: &View<'_>, dir: &RelPath) -> Change {
+    let attrs = Attrs {
+        kind: Kind::Dir,
+        headers: Some(Default::default()),
+        ..Attrs::default()
+    };
+    let empty = Generation {
+        extents: Extents::default(),
+        len: 0,
+        attrs,
+    };
+    let key = RelKey::dir(dir);
+    Change {
+        want: Want::Object(Arc::new(empty)),
+        base: view.base(&key),
+        key,
+        number: None,
+    }
 }
 
 /// What is at a path as far as known.

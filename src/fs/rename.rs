@@ -4,14 +4,15 @@
 //! pending moves with its bytes, what is in the bucket is wanted by reference, the old keys are
 //! wanted gone. So a crash, a listing or another rename meets nothing but wanted states.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::log::Change;
 use crate::tree::{Content, Freshness, Node, View};
-use crate::types::{Attrs, Extents, Generation, Kind, Name, RelKey, RelPath, Seq, Want};
+use crate::types::{Kind, Name, RelKey, RelPath, Seq, Want};
 
 use super::learn::Learnt;
-use super::names::{allowed, as_generation, child, here};
+use super::names::{allowed, as_generation, child, here, kept_dir, marker};
 use super::{Fs, FsError, Ino, RenameFlags, Result, clock};
 
 /// What a rename did, for the inodes.
@@ -38,6 +39,9 @@ impl Fs {
         let (old, _) = self.see(from.0, &from.1).await?;
         let (new, _) = self.see(to.0, &to.1).await?;
         self.know_subtrees(&old, &new).await?;
+        if flags == RenameFlags::Exchange {
+            self.know_subtrees(&new, &old).await?;
+        }
         let (moved, files, below, changed) = {
             let mut table = self.names.lock();
             let old = child(&table, from.0, &from.1)?;
@@ -67,10 +71,12 @@ impl Fs {
                 table.note(dir, |times| times.entries_changed(now));
             }
             let mut files: Vec<_> = table.open_at(to.0, &to.1).into_iter().collect();
+            let mut below = table.open_below(to.0, &to.1);
             if flags == RenameFlags::Exchange {
                 files.extend(table.open_at(from.0, &from.1));
+                below.extend(table.open_below(from.0, &from.1));
             }
-            (moved, files, table.open_below(to.0, &to.1), changed)
+            (moved, files, below, changed)
         };
         for file in files {
             self.carried(&file, moved.seq);
@@ -133,13 +139,16 @@ impl Fs {
                 Err(FsError::NotFound | FsError::Unreachable) => {}
                 Err(error) => return Err(error),
             }
-            let changes = if node.kind == Kind::Dir {
+            let mut changes = if node.kind == Kind::Dir {
                 let (changes, made) = move_dir(view, old, new, limits)?;
                 dirs = made;
                 changes
             } else {
                 move_file(view, &node, old, new)
             };
+            if !old.parent().is_some_and(|dir| new.is_within(&dir)) {
+                changes.extend(kept_dir(view, old));
+            }
             if changes
                 .iter()
                 .any(|change| change.key.as_str().len() > limits.1)
@@ -156,27 +165,39 @@ impl Fs {
     }
 
     fn exchange(&self, a: &RelPath, b: &RelPath) -> Result<Moved> {
+        let mut dirs = Vec::new();
+        let limits = (self.config.rename_limit, self.config.key_max);
         let seq = self.tree.change::<FsError>(|view| {
             let (first, second) = (here(view, a)?, here(view, b)?);
-            if first.kind == Kind::Dir || second.kind == Kind::Dir {
+            if a.is_within(b) || b.is_within(a) {
                 return Err(FsError::Invalid);
             }
-            let to = |path: &RelPath, node: &Node| {
-                let key = RelKey::file(path);
-                let base = view.base(&key);
-                Change {
-                    want: wanted(node),
-                    base,
-                    key,
-                    number: None,
+            let mut changes = BTreeMap::new();
+            for (node, from, to) in [(&first, a, b), (&second, b, a)] {
+                allowed(view, to)?;
+                let moved = if node.kind == Kind::Dir {
+                    let (moved, made) = move_dir(view, from, to, limits)?;
+                    dirs.extend(made);
+                    moved
+                } else {
+                    move_file(view, node, from, to)
+                };
+                for change in moved {
+                    // What one leaves, the other takes.
+                    if change.want != Want::Gone || !changes.contains_key(&change.key) {
+                        changes.insert(change.key.clone(), change);
+                    }
                 }
-            };
-            Ok((vec![to(b, &first), to(a, &second)], Vec::new()))
+            }
+            if changes.keys().any(|key| key.as_str().len() > limits.1) {
+                return Err(FsError::NameTooLong);
+            }
+            Ok((changes.into_values().collect(), Vec::new()))
         })?;
         Ok(Moved {
             seq,
             replaced: None,
-            dirs: Vec::new(),
+            dirs,
         })
     }
 }
@@ -223,6 +244,20 @@ fn move_file(view: &View<'_>, node: &Node, old: &RelPath, new: &RelPath) -> Vec<
         },
         gone(view, RelKey::file(old)),
     ]
+}
+
+/// Directories at and below `path` with nothing in them.
+fn empty_dirs(view: &View<'_>, path: &RelPath) -> Vec<RelPath> {
+    let (mut empty, mut todo) = (Vec::new(), vec![path.clone()]);
+    while let Some(dir) = todo.pop() {
+        let names = view.names(&dir);
+        let below = names.iter().map(|name| dir.join(name));
+        todo.extend(below.filter(|at| here(view, at).is_ok_and(|node| node.kind == Kind::Dir)));
+        if names.is_empty() {
+            empty.push(dir);
+        }
+    }
+    empty
 }
 
 /// The changes of a directory's rename, and the directories that are thereby wholly known.
@@ -276,25 +311,13 @@ fn move_dir(
     }
     // Every directory is gone under its old name, marker or not, until its keys are.
     changes.extend(dirs.iter().map(|dir| gone(view, RelKey::dir(dir))));
-    let marker = RelKey::dir(new);
-    if !changes.iter().any(|change| change.key == marker) && nodes.is_empty() {
-        let attrs = Attrs {
-            kind: Kind::Dir,
-            headers: Some(Default::default()),
-            ..Attrs::default()
-        };
-        let empty = Generation {
-            extents: Extents::default(),
-            len: 0,
-            attrs,
-        };
-        let base = view.base(&marker);
-        changes.push(Change {
-            want: Want::Object(Arc::new(empty)),
-            base,
-            key: marker,
-            number: None,
-        });
+    for dir in empty_dirs(view, old) {
+        let has_marker = nodes.iter().any(|(key, _)| *key == RelKey::dir(&dir));
+        let moved = dir.rebased(old, new).filter(|_| !has_marker);
+        changes.extend(moved.map(|moved| marker(view, &moved)));
+        if dirs.insert(dir.clone()) {
+            changes.push(gone(view, RelKey::dir(&dir)));
+        }
     }
     let made = dirs
         .iter()

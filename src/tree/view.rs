@@ -201,6 +201,26 @@ impl<'a> View<'a> {
         self.names(path).is_empty()
     }
 
+    /// Whether the directory of `path` would be seen no more without `path` and what is below it: the
+    /// bucket knows nothing of it, and nothing else is in it.
+    #[must_use]
+    pub fn vanishes_without(&self, path: &RelPath) -> bool {
+        let Some(dir) = path.parent().filter(|dir| !dir.is_root()) else {
+            return false;
+        };
+        let marker = self.state.pending.get(&RelKey::dir(&dir));
+        let slot = self.state.remote.slot(&dir);
+        let is_known = slot.is_some_and(|slot| slot.dir.present().is_some());
+        if marker.map_or(is_known, |entry| entry.generation().is_some()) {
+            return false;
+        }
+        let prefix = dir.dir_prefix();
+        let mut below = self.state.pending.below(&prefix);
+        !below.any(|(key, entry)| {
+            entry.want != Want::Gone && key.as_str() != prefix && !key.path().is_within(path)
+        })
+    }
+
     /// How many directories are visible in the directory; `None` if not all of its names are known,
     /// or if counting would look at more than `COUNTED` of them.
     #[must_use]
