@@ -59,39 +59,10 @@ pub(super) fn close_open_entries(
 ) -> Result<Unclosed, LogError> {
     let failed = |error: std::io::Error| LogError::Disk(error.raw_os_error().unwrap_or(libc::EIO));
     let spool = log.spool();
-    let mut found = Unclosed::default();
-    let open: Vec<(RelKey, Pending)> = state
-        .pending
-        .in_order()
-        .filter(|(_, entry)| matches!(entry.want, Want::Open { .. }))
-        .map(|(key, entry)| (key.clone(), entry.clone()))
-        .collect();
-    for (key, entry) in open {
-        state.pending.take(&key);
-        if let Want::Open { attrs, .. } = &entry.want
-            && seeded::is(Bug::DraftPublished)
-        {
-            let (extents, len) = (Extents::default(), 0);
-            let attrs = (**attrs).clone();
-            let want = Want::Object(Arc::new(Generation {
-                extents,
-                len,
-                attrs,
-            }));
-            state.pending.put(key, Pending { want, ..entry });
-            continue;
-        }
-        found.lost.push(key.to_string());
-        if entry.over_gone {
-            let gone = Pending {
-                want: Want::Gone,
-                since: now,
-                over_gone: false,
-                ..entry
-            };
-            state.pending.put(key, gone);
-        }
-    }
+    let mut found = Unclosed {
+        lost: drop_open(state, now),
+        ..Unclosed::default()
+    };
     let made: Vec<RelKey> = state
         .pending
         .in_order()
@@ -139,4 +110,42 @@ pub(super) fn close_open_entries(
     let Unclosed { partials, lost } = &mut found;
     lost.retain(|name| !partials.contains(name));
     Ok(found)
+}
+
+/// Names that were created and never sealed go, and are told.
+fn drop_open(state: &mut State, now: Instant) -> Vec<String> {
+    let mut lost = Vec::new();
+    let open: Vec<(RelKey, Pending)> = state
+        .pending
+        .in_order()
+        .filter(|(_, entry)| matches!(entry.want, Want::Open { .. }))
+        .map(|(key, entry)| (key.clone(), entry.clone()))
+        .collect();
+    for (key, entry) in open {
+        state.pending.take(&key);
+        if let Want::Open { attrs, .. } = &entry.want
+            && seeded::is(Bug::DraftPublished)
+        {
+            let (extents, len) = (Extents::default(), 0);
+            let attrs = (**attrs).clone();
+            let want = Want::Object(Arc::new(Generation {
+                extents,
+                len,
+                attrs,
+            }));
+            state.pending.put(key, Pending { want, ..entry });
+            continue;
+        }
+        lost.push(key.to_string());
+        if entry.over_gone {
+            let gone = Pending {
+                want: Want::Gone,
+                since: now,
+                over_gone: false,
+                ..entry
+            };
+            state.pending.put(key, gone);
+        }
+    }
+    lost
 }
