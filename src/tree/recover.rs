@@ -75,8 +75,9 @@ pub(super) fn close_open_entries(
         .map(|(key, _)| key.clone())
         .collect();
     for key in made {
-        // The bucket had nothing there when it was made: what is pending below is all there is.
-        state.remote.empty_dir(&key.path(), now);
+        // The bucket had nothing there when it was made: what is pending below and what was sent
+        // from there (its own marker may follow later) is all there is.
+        state.remote.complete_dir(&key.path(), now);
     }
     let mut files = Vec::new();
     for file in spool.files() {

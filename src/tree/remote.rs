@@ -219,6 +219,12 @@ impl Remote {
         self.untold.insert(path.clone());
     }
 
+    /// That the directory has no name but what is known and what is found out from now on.
+    pub(super) fn complete_dir(&mut self, path: &RelPath, at: Instant) {
+        self.dirs.entry(path.clone()).or_default().listed = Some(at);
+        self.untold.insert(path.clone());
+    }
+
     /// Forgets a directory that was removed here.
     pub(super) fn forget_dir(&mut self, path: &RelPath, at: Instant) {
         self.drop_dir(path);

@@ -326,6 +326,23 @@ async fn a_power_cut_at_any_moment_loses_nothing_acknowledged_and_tears_nothing(
     }
 }
 
+#[tokio::test]
+async fn what_was_sent_out_of_a_directory_before_its_marker_is_seen_after_a_kill() {
+    let all = [
+        Do::MakeDir("d"),
+        Do::Put("d/a", bytes(1, 700)),
+        Do::Put("d/b", bytes(2, 70_000)),
+        Do::Send,
+    ];
+    let events = recorded(&all).await;
+    let is_sent = |event: &Event| matches!(event, Event::Sent(Op::Put, _));
+    let first = events.iter().position(is_sent).unwrap();
+    for cut in first..=events.len() {
+        let what = format!("cut at {cut} of {}", events.len());
+        recover(&what, &events[..cut], Cut::Kill, &oracle(&all)).await;
+    }
+}
+
 /// What is written to a segment or a data file goes behind what was written before: flash wears
 /// where a block is written again and again.
 #[tokio::test]
