@@ -117,6 +117,13 @@ class Session:
         answer = self.s3.list_multipart_uploads(Bucket=self.bucket, Prefix=request.get("prefix", ""))
         return [upload["Key"] for upload in answer.get("Uploads", [])]
 
+    def half_sent(self, request):
+        answer = self.s3.list_multipart_uploads(Bucket=self.bucket, Prefix=request["prefix"])
+        place = [{"Key": upload["Key"], "UploadId": upload["UploadId"]} for upload in answer.get("Uploads", [])]
+        return [
+            upload["Key"] for upload in place if self.s3.list_parts(Bucket=self.bucket, **upload).get("Parts")
+        ]
+
     def session_keys(self, _):
         """Keys of the same user with a session token (a role's may not copy on Ceph 16)."""
         statement = {"Effect": "Allow", "Action": ["s3:*", "sts:GetSessionToken"], "Resource": "*"}

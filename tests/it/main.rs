@@ -12,6 +12,7 @@ mod figures;
 mod fstab;
 mod full;
 mod harness;
+mod killed;
 mod packaging;
 mod peers;
 mod reading;

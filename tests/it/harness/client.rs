@@ -191,6 +191,17 @@ impl Client {
             .collect()
     }
 
+    /// Of those below `prefix`, the ones that hold parts.
+    pub(crate) fn half_sent(&self, prefix: &str) -> Vec<String> {
+        let answer = self.ask(&json!({"op": "half_sent", "prefix": prefix}));
+        answer
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(text)
+            .collect()
+    }
+
     /// Temporary keys from the server's own STS.
     pub(crate) fn session_keys(&self) -> Keys {
         let answer = self.ask(&json!({"op": "session_keys"}));

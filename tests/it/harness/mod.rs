@@ -7,6 +7,7 @@
 pub(crate) mod client;
 pub(crate) mod cloud;
 pub(crate) mod field;
+pub(crate) mod gate;
 pub(crate) mod holder;
 pub(crate) mod mount;
 pub(crate) mod names;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use client::{Access, Client, Keys, Object};
 pub(crate) use cloud::TestCloud;
+pub(crate) use gate::{Blow, Call, Gate, Strike};
 pub(crate) use holder::Holder;
 pub(crate) use mount::{Mount, Spec};
 pub(crate) use relay::Relay;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::field::within;
 use super::servers::die_with_parent;
-use super::{eventually, mounts_below};
+use super::{Gate, eventually, mounts_below};
 
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_kryptonfs");
@@ -74,7 +74,12 @@ impl Spec {
 
     /// Mounts, and waits until it is said to be mounted.
     pub(crate) fn mount(&self) -> Mount {
-        Mount::start(self.clone())
+        Mount::start(self.clone(), None).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// The same behind a gate, which has to live as long; an error if it ends before it is mounted.
+    pub(crate) fn try_mount(&self, gate: &Gate) -> Result<Mount, String> {
+        Mount::start(self.clone(), Some(gate))
     }
 
     /// Runs a mount that is expected to end by itself within a minute.
@@ -149,7 +154,7 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    fn start(spec: Spec) -> Self {
+    fn start(spec: Spec, gate: Option<&Gate>) -> Result<Self, String> {
         // Not the mountpoint: it is made with the spec, and may be a stale mount now.
         for dir in [&spec.spool, &spec.cache] {
             fs::create_dir_all(dir).unwrap();
@@ -169,7 +174,11 @@ impl Mount {
             .stdout(Stdio::piped())
             .stderr(log);
         die_with_parent(&mut command);
-        let mut child = command.spawn().expect("the binary starts");
+        let child = match gate {
+            Some(gate) => gate.spawn(command),
+            None => command.spawn(),
+        };
+        let mut child = child.expect("the binary starts");
         let stdout = BufReader::new(child.stdout.take().expect("its stdout"));
         let (sender, lines) = channel();
         std::thread::spawn(move || {
@@ -180,23 +189,23 @@ impl Mount {
             }
         });
         let mut mount = Self { spec, child, lines };
-        mount.await_mounted();
-        mount
+        mount.await_mounted()?;
+        Ok(mount)
     }
 
-    fn await_mounted(&mut self) {
+    fn await_mounted(&mut self) -> Result<(), String> {
         let until = Instant::now() + MOUNT_LIMIT;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
-                Ok(line) if line.starts_with("mounted") => return,
+                Ok(line) if line.starts_with("mounted") => return Ok(()),
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => {
                     panic!("not mounted within {MOUNT_LIMIT:?}: {}", self.log())
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = self.child.wait();
-                    panic!("the mount ended with {status:?}: {}", self.log())
+                    return Err(format!("the mount ended with {status:?}: {}", self.log()));
                 }
             }
         }
@@ -224,6 +233,12 @@ impl Mount {
     /// Whether the process still runs.
     pub(crate) fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits until nothing is pending, the process has ended, or `limit` has passed; whether
+    /// nothing is pending.
+    pub(crate) fn try_drain(&self, limit: Duration) -> bool {
+        self.control("drain", limit).status.success()
     }
 
     /// Waits until nothing is pending.
