@@ -4,7 +4,6 @@
 //! pending moves with its bytes, what is in the bucket is wanted by reference, the old keys are
 //! wanted gone. So a crash, a listing or another rename meets nothing but wanted states.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::log::Change;
@@ -39,9 +38,6 @@ impl Fs {
         let (old, _) = self.see(from.0, &from.1).await?;
         let (new, _) = self.see(to.0, &to.1).await?;
         self.know_subtrees(&old, &new).await?;
-        if flags == RenameFlags::Exchange {
-            self.know_subtrees(&new, &old).await?;
-        }
         let (moved, files, below, changed) = {
             let mut table = self.names.lock();
             let old = child(&table, from.0, &from.1)?;
@@ -71,12 +67,10 @@ impl Fs {
                 table.note(dir, |times| times.entries_changed(now));
             }
             let mut files: Vec<_> = table.open_at(to.0, &to.1).into_iter().collect();
-            let mut below = table.open_below(to.0, &to.1);
             if flags == RenameFlags::Exchange {
                 files.extend(table.open_at(from.0, &from.1));
-                below.extend(table.open_below(from.0, &from.1));
             }
-            (moved, files, below, changed)
+            (moved, files, table.open_below(to.0, &to.1), changed)
         };
         for file in files {
             self.carried(&file, moved.seq);
@@ -165,39 +159,27 @@ impl Fs {
     }
 
     fn exchange(&self, a: &RelPath, b: &RelPath) -> Result<Moved> {
-        let mut dirs = Vec::new();
-        let limits = (self.config.rename_limit, self.config.key_max);
         let seq = self.tree.change::<FsError>(|view| {
             let (first, second) = (here(view, a)?, here(view, b)?);
-            if a.is_within(b) || b.is_within(a) {
+            if first.kind == Kind::Dir || second.kind == Kind::Dir {
                 return Err(FsError::Invalid);
             }
-            let mut changes = BTreeMap::new();
-            for (node, from, to) in [(&first, a, b), (&second, b, a)] {
-                allowed(view, to)?;
-                let moved = if node.kind == Kind::Dir {
-                    let (moved, made) = move_dir(view, from, to, limits)?;
-                    dirs.extend(made);
-                    moved
-                } else {
-                    move_file(view, node, from, to)
-                };
-                for change in moved {
-                    // What one leaves, the other takes.
-                    if change.want != Want::Gone || !changes.contains_key(&change.key) {
-                        changes.insert(change.key.clone(), change);
-                    }
+            let to = |path: &RelPath, node: &Node| {
+                let key = RelKey::file(path);
+                let base = view.base(&key);
+                Change {
+                    want: wanted(node),
+                    base,
+                    key,
+                    number: None,
                 }
-            }
-            if changes.keys().any(|key| key.as_str().len() > limits.1) {
-                return Err(FsError::NameTooLong);
-            }
-            Ok((changes.into_values().collect(), Vec::new()))
+            };
+            Ok((vec![to(b, &first), to(a, &second)], Vec::new()))
         })?;
         Ok(Moved {
             seq,
             replaced: None,
-            dirs,
+            dirs: Vec::new(),
         })
     }
 }

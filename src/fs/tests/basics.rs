@@ -162,34 +162,6 @@ async fn keys_that_are_no_paths_are_hidden_and_block_nobody() {
 }
 
 #[tokio::test]
-async fn an_exchange_swaps_directories_with_all_in_them() {
-    let world = World::new();
-    world
-        .twin
-        .put_behind("a/sub/old", "remote", Headers::default());
-    world.mkdir("b").await.unwrap();
-    world.put("b/new", b"local").await.unwrap();
-    world.put("b/sub", b"a file").await.unwrap();
-    let (from, to) = (world.parent("a").await, world.parent("b").await);
-    let (from, to) = (from.unwrap(), to.unwrap());
-    let exchanged = world.fs.rename(from, to, RenameFlags::Exchange);
-    exchanged.await.unwrap();
-    assert_eq!(world.names("a").await.unwrap(), ["new", "sub"]);
-    assert_eq!(world.names("b").await.unwrap(), ["sub"]);
-    let world = world.reboot().await;
-    assert_eq!(world.get("a/sub").await.unwrap(), b"a file");
-    assert_eq!(world.get("b/sub/old").await.unwrap(), b"remote");
-    world.drain().await;
-    assert_eq!(world.pending(), Vec::<String>::new());
-    let keys = world.twin.keys();
-    assert_eq!(keys, ["a/", "a/new", "a/sub", "b/sub/old"]);
-    let within = (world.parent("a/sub").await, world.parent("a").await);
-    let (within, over) = (within.0.unwrap(), within.1.unwrap());
-    let refused = world.fs.rename(within, over, RenameFlags::Exchange).await;
-    assert_eq!(refused, Err(FsError::Invalid), "one is in the other");
-}
-
-#[tokio::test]
 async fn an_exchange_swaps_contents() {
     let world = World::new();
     world.put("a", b"A").await.unwrap();
