@@ -1,6 +1,11 @@
 //! Each bug of the list is put in, and the test that has to catch it is run: by this same program,
 //! started once for each bug, told by its environment which one.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "tests, which clippy does not see behind a feature"
+)]
+
 use std::collections::BTreeSet;
 use std::io::{Read as _, Seek as _};
 use std::os::unix::process::CommandExt as _;

@@ -71,6 +71,62 @@ fn read(path: PathBuf) -> Vec<u8> {
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// What is told of the spool that the test below makes.
+fn tells_all(spool: &str, source: &str) {
+    let status = told(&["status", spool]);
+    for part in ["not mounted", source, "d/log (97.6 KiB)", "at least"] {
+        assert!(status.contains(part), "{part} is not in {status}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&told(&["status", "--json", spool])).unwrap();
+    assert_eq!(json["unmounted"], true);
+    let bytes = 200_000 + 5 + 7 + 9;
+    assert_eq!(json["pending_bytes"], bytes, "{json}");
+    assert_eq!(json["partials"][0]["bytes"], 100_000, "{json}");
+    assert_eq!(
+        run(&["status", "-q", spool]).0,
+        Some(2),
+        "somebody has to look"
+    );
+}
+
+fn has_the_attributes(to: &Path) {
+    let meta = fs::metadata(to.join("d/large")).unwrap();
+    assert_eq!(meta.permissions().mode() & 0o777, 0o640);
+    assert_eq!(
+        (meta.mtime(), meta.mtime_nsec()),
+        (1_577_934_245, 500_000_000)
+    );
+    let mode = fs::metadata(to.join("d")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o750);
+    let link = fs::read_link(to.join("link")).unwrap();
+    assert_eq!(link, Path::new("d/large"));
+}
+
+/// What was built on the bucket: our bytes at their place, and a word about the rest, which is
+/// answered.
+fn ranges_of_base(to: &Path) -> serde_json::Value {
+    assert!(!to.join("base").exists());
+    let ranges = read(to.join("base.ranges"));
+    assert_eq!(ranges.len(), 300_009);
+    assert_eq!(&ranges[300_000..], b" and more");
+    assert!(ranges[..300_000].iter().all(|byte| *byte == 0));
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&read(to.join("base.ranges.json"))).unwrap();
+    let [theirs, ours] = &manifest["ranges"].as_array().unwrap()[..] else {
+        panic!("{manifest}")
+    };
+    assert_eq!(
+        (&theirs["from"], &theirs["len"]),
+        (&"bucket".into(), &300_000.into())
+    );
+    assert_eq!(
+        (&ours["from"], &ours["at"]),
+        (&"here".into(), &300_000.into())
+    );
+    manifest
+}
+
 #[test]
 fn what_a_killed_daemon_left_is_told_and_exported_from_its_spool_which_stays_as_it_is() {
     let world = World::new(Server::Sim, "rescue");
@@ -91,58 +147,16 @@ fn what_a_killed_daemon_left_is_told_and_exported_from_its_spool_which_stays_as_
     let spool = shown(&spec.spool);
 
     let before = snapshot(&spec.spool);
-    let status = told(&["status", spool]);
-    for part in ["not mounted", &spec.source, "d/log (97.6 KiB)", "at least"] {
-        assert!(status.contains(part), "{part} is not in {status}");
-    }
-    let json: serde_json::Value =
-        serde_json::from_str(&told(&["status", "--json", spool])).unwrap();
-    assert_eq!(json["unmounted"], true);
-    let bytes = 200_000 + 5 + 7 + 9;
-    assert_eq!(json["pending_bytes"], bytes, "{json}");
-    assert_eq!(json["partials"][0]["bytes"], 100_000, "{json}");
-    assert_eq!(
-        run(&["status", "-q", spool]).0,
-        Some(2),
-        "somebody has to look"
-    );
-
+    tells_all(spool, &spec.source);
     let to = world.work.path().join("out");
     let wrote = told(&["export", spool, shown(&to)]);
     assert_eq!(read(to.join("small")), b"small");
     assert_eq!(read(to.join("d/large")), large);
-    let meta = fs::metadata(to.join("d/large")).unwrap();
-    assert_eq!(meta.permissions().mode() & 0o777, 0o640);
-    assert_eq!(
-        (meta.mtime(), meta.mtime_nsec()),
-        (1_577_934_245, 500_000_000)
-    );
-    let mode = fs::metadata(to.join("d")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o750);
-    let link = fs::read_link(to.join("link")).unwrap();
-    assert_eq!(link, Path::new("d/large"));
+    has_the_attributes(&to);
     let partial = only(&to.join("d"), "log.partial-");
     assert_eq!(read(partial), [b'l'; 100_000]);
 
-    // Built on the bucket: our bytes at their place, and a word about the rest.
-    assert!(!to.join("base").exists());
-    let ranges = read(to.join("base.ranges"));
-    assert_eq!(ranges.len(), 300_009);
-    assert_eq!(&ranges[300_000..], b" and more");
-    assert!(ranges[..300_000].iter().all(|byte| *byte == 0));
-    let manifest: serde_json::Value =
-        serde_json::from_slice(&read(to.join("base.ranges.json"))).unwrap();
-    let [theirs, ours] = &manifest["ranges"].as_array().unwrap()[..] else {
-        panic!("{manifest}")
-    };
-    assert_eq!(
-        (&theirs["from"], &theirs["len"]),
-        (&"bucket".into(), &300_000.into())
-    );
-    assert_eq!(
-        (&ours["from"], &ours["at"]),
-        (&"here".into(), &300_000.into())
-    );
+    let manifest = ranges_of_base(&to);
     assert_eq!(manifest["bucket"], world.access.bucket.as_str());
     assert!(wrote.contains("base.ranges.json"), "{wrote}");
     assert_eq!(
