@@ -61,7 +61,7 @@ pub(super) fn left_behind(tree: &Tree) -> HashMap<RelKey, Half> {
 
 /// How far the parts came.
 enum Parts {
-    All(UploadId, Vec<PartDone>),
+    All(Half),
     /// What is wanted has changed: the upload was aborted.
     Moot,
     /// S3 knows the upload no more: it was completed, or is to be made again.
@@ -77,18 +77,28 @@ impl Hands {
         pieces: Vec<Piece>,
         stage: bool,
     ) -> Result<Progress, Fail> {
-        let (upload, parts) = match self.upload(work, &headers, pieces).await? {
-            Parts::All(upload, parts) => (upload, parts),
+        let half = match self.upload(work, &headers, pieces).await? {
+            Parts::All(half) => half,
             Parts::Moot => return Ok(Progress::Again),
             Parts::Lost => return self.after_lost(work).await,
         };
         let etag = |part: &PartDone| (part.number, part.etag.as_str().to_owned());
-        let seq = self.tree.record(Record::Staged {
+        let staged_now = self.tree.record(Record::Staged {
             key: work.key.clone(),
             number: work.number,
-            upload: upload.0.as_ref().to_owned(),
-            parts: parts.iter().map(etag).collect(),
-        })?;
+            upload: half.upload.0.as_ref().to_owned(),
+            parts: half.done.values().map(etag).collect(),
+        });
+        let seq = match staged_now {
+            Ok(seq) => seq,
+            Err(error) => {
+                // What arrived is not sent again once the log takes records.
+                let fail = error.into();
+                self.keep(&work.key, half, &fail).await;
+                return Err(fail);
+            }
+        };
+        let (upload, parts) = (half.upload, half.done.into_values().collect::<Vec<_>>());
         if !stage {
             return self.complete(work, headers, &upload, &parts).await;
         }
@@ -247,7 +257,7 @@ impl Hands {
             Err(fail) => return Err(fail),
         };
         match self.missing_parts(work, &mut half).await {
-            Ok(true) => Ok(Parts::All(half.upload, half.done.into_values().collect())),
+            Ok(true) => Ok(Parts::All(half)),
             Ok(false) => {
                 self.abort(&half.object, &half.upload).await;
                 Ok(Parts::Moot)

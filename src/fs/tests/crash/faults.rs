@@ -185,6 +185,34 @@ async fn an_fsync_that_succeeds_after_one_that_failed_has_kept_the_bytes() {
     }
 }
 
+/// The disk fails at its first step after the last part of an upload has arrived: the record of them.
+#[tokio::test]
+async fn parts_whose_record_fails_are_neither_sent_again_nor_left_behind() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let mut run = Run::new(|_| None);
+    let (recorder, has_failed) = (run.recorder.clone(), Arc::new(AtomicBool::new(false)));
+    let told = Arc::clone(&has_failed);
+    run.restart(move |_| {
+        let events = recorder.all();
+        let arrived = |event: &&Event| matches!(event, Event::Sent(Op::UploadPart, _));
+        let is_due = events.iter().filter(arrived).count() == 2;
+        (is_due && !told.swap(true, Ordering::SeqCst)).then_some(libc::EIO)
+    })
+    .await;
+    let large = bytes(1, 9 << 20);
+    run.carry_out(&Do::Put("a", large.clone())).await.unwrap();
+    run.world().drain().await;
+    assert!(has_failed.load(Ordering::SeqCst));
+    assert_eq!(run.twin.object("a").unwrap().0.to_vec(), large);
+    assert_eq!(
+        run.twin.counts().of(Op::UploadPart),
+        2,
+        "each part went once"
+    );
+    assert_eq!(run.twin.uploads(), 0);
+    stop(run.world.take().unwrap()).await;
+}
+
 /// Whether the step is one of a start, which fails then; the next start is well.
 async fn start_fails(at: usize, errno: i32) -> bool {
     let dir = tempfile::tempdir().unwrap();
