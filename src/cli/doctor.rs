@@ -9,10 +9,20 @@ use crate::config::{Config, Given};
 use crate::daemon::{self, Failure, Sink};
 use crate::doctor::{self, Facts, Parts, Report, Verdict};
 
+/// What is wanted of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Examining {
+    /// As one line of JSON.
+    pub json: bool,
+    /// Put the canaries, where they are not.
+    pub set_up_canary: bool,
+}
+
 /// Looks at each hop to the bucket. Exit 0: nothing failed, 1: something did (or wrong usage).
 #[must_use]
-pub fn doctor(source: &str, given: &[Given], json: bool) -> ExitCode {
-    let examined = examined(source, given, json).and_then(|report| {
+pub fn doctor(source: &str, given: &[Given], how: Examining) -> ExitCode {
+    let json = how.json;
+    let examined = examined(source, given, how).and_then(|report| {
         let told = if json {
             report.json()
         } else {
@@ -27,7 +37,7 @@ pub fn doctor(source: &str, given: &[Given], json: bool) -> ExitCode {
     }
 }
 
-fn examined(source: &str, given: &[Given], json: bool) -> Result<Report, Failure> {
+fn examined(source: &str, given: &[Given], how: Examining) -> Result<Report, Failure> {
     let config = Config::new(source, given).map_err(|error| Failure::Usage(error.to_string()))?;
     daemon::harden()
         .map_err(|error| Failure::Usage(format!("the process cannot be hardened: {error}")))?;
@@ -41,11 +51,11 @@ fn examined(source: &str, given: &[Given], json: bool) -> Result<Report, Failure
     let report = runtime.block_on(async {
         let parts = parts(&config)?;
         let mut tell = |row: &doctor::Row| {
-            if !json && unsaid.is_none() {
+            if !how.json && unsaid.is_none() {
                 unsaid = print(&row.text()).err();
             }
         };
-        Ok(doctor::examine(&parts, &facts(&config), &mut tell).await)
+        Ok(doctor::examine(&parts, &facts(&config, how), &mut tell).await)
     });
     daemon::shut_down(runtime);
     match unsaid {
@@ -67,7 +77,7 @@ fn parts(config: &Config) -> Result<Parts, Failure> {
     })
 }
 
-fn facts(config: &Config) -> Facts {
+fn facts(config: &Config, how: Examining) -> Facts {
     Facts {
         source: config.place.to_string(),
         bucket: config.place.bucket.clone(),
@@ -78,5 +88,12 @@ fn facts(config: &Config) -> Facts {
         krypton_url: config.creds.krypton_url.clone(),
         cognito_url: config.creds.cognito_url.clone(),
         interface: config.net.interface.clone(),
+        public_probe: config.public_probe.clone(),
+        is_checked: false,
+        read_only: config.mount.read_only,
+        spool: config.common_dir().to_owned(),
+        cache: config.read.cache_dir.clone(),
+        disk_reserve: config.log.disk_reserve,
+        set_up_canary: how.set_up_canary,
     }
 }

@@ -24,7 +24,7 @@ use crate::config::{Config, Given, Issuing};
 use crate::daemon::{self, Failure, Life, Sink, Status};
 
 pub use cancel::cancel;
-pub use doctor::doctor;
+pub use doctor::{Examining, doctor};
 pub use helper::Helper;
 pub use parse::{Wrong, parse};
 pub use rescue::{export, retry};
@@ -112,8 +112,8 @@ pub enum Command {
         source: String,
         /// Options, in the order they were given.
         given: Vec<Given>,
-        /// As one line of JSON.
-        json: bool,
+        /// What is wanted of it.
+        how: Examining,
     },
     /// The simulated cloud, a real mount, a tour. Carried out by `sim::demo`.
     #[cfg(feature = "sim")]

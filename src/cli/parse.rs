@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command as Clap};
 
 #[cfg(feature = "sim")]
 use super::SimArgs;
-use super::{Command, Telling, helper};
+use super::{Command, Examining, Telling, helper};
 use crate::config::table::{self, Opt, TABLE};
 use crate::config::{Given, parse_time, split_options};
 use crate::daemon::Life;
@@ -69,7 +69,10 @@ fn command(name: &str, matches: &ArgMatches) -> Result<Command, String> {
         "doctor" => Command::Doctor {
             source: text(matches, "SOURCE").unwrap_or_default(),
             given: given(matches),
-            json: matches.get_flag("json"),
+            how: Examining {
+                json: matches.get_flag("json"),
+                set_up_canary: matches.get_flag("setup-canary"),
+            },
         },
         "cancel" => Command::Cancel { dir: dir() },
         "retry" => Command::Retry { dir: dir() },
@@ -273,7 +276,11 @@ fn doctor() -> Clap {
     let doctor = Clap::new("doctor")
         .about("Looks at each hop to the bucket: PASS, WARN, FAIL or SKIP, and what to do")
         .arg(source())
-        .arg(switch("json", "As one line of JSON"));
+        .arg(switch("json", "As one line of JSON"))
+        .arg(switch(
+            "setup-canary",
+            "First put the two objects by which S3 can say whether the path is closed",
+        ));
     with_options(doctor)
 }
 

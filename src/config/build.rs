@@ -37,6 +37,7 @@ pub(super) fn config(source: &str, place: Place, s: &Settings) -> Result<Config,
     Ok(Config {
         fs: fs_config(&place, s)?,
         drain: drain_config(s)?,
+        public_probe: s.read("public_probe", text)?,
         log_level: log_level(s)?,
         source: source.to_owned(),
         place,

@@ -177,6 +177,7 @@ pub static TABLE: &[Opt] = &[
     opt("resolve", Hosts, "", "this name has this address: do not ask"),
     opt("allow", Blocks, "", "only addresses in these blocks are ever connected to"),
     opt("ntp", Text, "ntp.soracom.io", "asked for the time, where the clock of the device cannot be right; none: nobody is asked"),
+    opt("public_probe", Text, "", "a public HOST or HOST:PORT that `kryptonfs doctor` must not reach by the interface"),
 
     opt("close", Word(&["spooled", "uploaded"]), "spooled", "close() returns once the file is safe on the device, or in S3"),
     opt("close_timeout", Time, "60s", "close=uploaded gives up after so long without progress"),

@@ -8,13 +8,17 @@
 //! - what it puts into the bucket it takes away again, and it says so where it cannot.
 
 mod bucket;
+mod disks;
 mod keys;
 mod network;
+mod proof;
 mod report;
+mod rights;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::clock::believed::Believed;
@@ -64,7 +68,34 @@ pub struct Facts {
     pub cognito_url: Option<String>,
     /// `interface`, if one is named.
     pub interface: Option<String>,
+    /// `public_probe`: what must not be reached by the interface.
+    pub public_probe: Option<String>,
+    /// Mounts have the canaries asked (`closed_check`).
+    pub is_checked: bool,
+    /// `ro`.
+    pub read_only: bool,
+    /// `spool_dir`.
+    pub spool: PathBuf,
+    /// `cache_dir`.
+    pub cache: PathBuf,
+    /// `disk_reserve`, in bytes.
+    pub disk_reserve: u64,
+    /// Put the canaries, where they are not.
+    pub set_up_canary: bool,
 }
+
+/// Rows that need a bucket that answers.
+const BEHIND: [&str; 9] = [
+    "put",
+    "get",
+    "copy",
+    "multipart",
+    "preconditions",
+    "delete",
+    "uploads",
+    "canary",
+    "public",
+];
 
 /// Somebody is told each row as soon as it is known.
 pub type Tell<'a> = &'a mut (dyn FnMut(&Row) + Send);
@@ -91,9 +122,32 @@ pub async fn examine(parts: &Parts, facts: &Facts, tell: Tell<'_>) -> Report {
         report: Report::new(&facts.source),
         tell,
     };
+    doctor.device().await;
     doctor.network().await;
     doctor.keys().await;
     doctor.bucket().await;
+    let before = [
+        "interface",
+        "dns",
+        "tcp",
+        "tls",
+        "krypton",
+        "cognito",
+        "bucket",
+        "region",
+    ];
+    match doctor.failed(&before) {
+        Some(failed) => doctor.skip(&BEHIND, failed),
+        None => {
+            doctor.rights().await;
+            doctor.uploads().await;
+            if facts.set_up_canary {
+                doctor.set_up().await;
+            }
+            doctor.canary().await;
+            doctor.public().await;
+        }
+    }
     doctor.report
 }
 

@@ -59,6 +59,13 @@ fn parts(interface: &str) -> (Parts, Facts) {
         krypton_url: creds.krypton_url,
         cognito_url: None,
         interface: Some(interface.to_owned()),
+        public_probe: None,
+        is_checked: false,
+        read_only: false,
+        spool: env!("CARGO_MANIFEST_DIR").into(),
+        cache: env!("CARGO_MANIFEST_DIR").into(),
+        disk_reserve: 0,
+        set_up_canary: false,
     };
     (parts, facts)
 }

@@ -6,6 +6,7 @@
 //! - every call ends: `retry` bounds it by a total deadline that restarts with progress;
 //! - an error is a decision for the caller, never a text to be matched.
 
+pub mod canary;
 pub mod counted;
 mod error;
 pub mod fault;

@@ -126,7 +126,10 @@ fn doctor_takes_what_a_mount_takes_but_no_directory() {
     let command = Command::Doctor {
         source: "s3://b/p".into(),
         given: vec![Given::new("interface", "wwan0")],
-        json: true,
+        how: Examining {
+            json: true,
+            set_up_canary: false,
+        },
     };
     assert_eq!(
         parsed("doctor s3://b/p -o interface=wwan0 --json"),
