@@ -342,6 +342,7 @@ fn drain_config(s: &Settings) -> Result<drain::Config, ConfigError> {
     };
     Ok(drain::Config {
         linger: s.must("linger", values::time)?,
+        append_max_age: s.unless_auto("append_max_age", values::time)?,
         upload_open: at_least_a_second(s, "upload_open")?,
         order: match s.one("order")? {
             Some("none") => drain::Order::None,

@@ -345,6 +345,46 @@ fn copy_and_compare(bench: &Bench, plain: &Path) {
     bench.check_memory();
 }
 
+/// Fifty lines by fifty processes cost one upload of them: the file waits to grow, and `drain` (here),
+/// a minute or a quarter more of it ends the wait.
+#[test]
+fn lines_appended_one_by_one_to_a_large_file_go_up_together() {
+    let bench = Bench::with("lines", &[("append_max_age", "1h")], |world| {
+        world.client.put(&world.key("d/log"), &noise(5, 6 << 20));
+    });
+    bench.cost(run("ls . d; echo first >> d/log"));
+    let before = bench.world.cloud.counts();
+    let cost = bench.cost(|dir| {
+        let lines = "for i in $(seq 50); do echo 123456789 >> d/log; done; echo x > e";
+        shell(dir, lines);
+        // It was closed last: by now the lines would have been on their way.
+        let puts = || {
+            bench
+                .world
+                .cloud
+                .counts()
+                .since(&before)
+                .requests("PutObject")
+        };
+        let has_other = || (puts() == 1).then_some(());
+        eventually("the file beside it", Duration::from_secs(20), has_other);
+    });
+    cost.is(&[
+        ("PutObject", 1),
+        ("CreateMultipartUpload", 1),
+        ("UploadPartCopy", 1),
+        ("UploadPart", 1),
+        ("CompleteMultipartUpload", 1),
+    ]);
+    assert_eq!(cost.cloud.data_up, 500 + 2, "{cost:?}");
+    assert!(cost.up() + cost.down() < 20 * KIB, "{cost:?}");
+    let log = bench.world.client.get(&bench.world.key("d/log")).body;
+    let mut wanted = noise(5, 6 << 20);
+    wanted.extend_from_slice(b"first\n");
+    wanted.extend_from_slice(&b"123456789\n".repeat(50));
+    assert!(log == wanted, "{} bytes", log.len());
+}
+
 #[test]
 fn a_foreign_256_mib_object_is_downloaded_once_and_appended_to_without_it() {
     let world_file = std::cell::RefCell::new(std::path::PathBuf::new());
