@@ -136,9 +136,18 @@ impl Keys {
 
     /// Ends all keys and tokens that have an end.
     pub(super) fn expire_all(&self) {
+        self.expire(|_| true);
+    }
+
+    /// Ends the keys and tokens of identities.
+    pub(super) fn expire_leases(&self) {
+        self.expire(|key| key.identity.is_some());
+    }
+
+    fn expire(&self, which: impl Fn(&Key) -> bool) {
         let mut issued = self.issued.lock();
         let past = SystemTime::UNIX_EPOCH;
-        for key in issued.keys.values_mut() {
+        for key in issued.keys.values_mut().filter(|key| which(key)) {
             key.expires = key.expires.map(|_| past);
         }
         for (_, end) in issued.tokens.values_mut() {

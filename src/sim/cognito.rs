@@ -52,7 +52,7 @@ pub(super) fn answer(
     let Ok(asked) = serde_json::from_slice::<Asked>(body) else {
         return refused("SerializationException", "The body is not understood.");
     };
-    if asked.identity_id != shared.identity {
+    if asked.identity_id != shared.identity() {
         let message = format!("Identity '{}' not found.", asked.identity_id);
         return refused("ResourceNotFoundException", &message);
     }

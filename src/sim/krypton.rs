@@ -40,9 +40,9 @@ pub(super) fn answer(
         return Ok(error(StatusCode::BAD_REQUEST, "KRY0400", message));
     }
     let life = shared.faults.lease_life();
-    let identity = &shared.identity;
+    let identity = shared.identity();
     if path == TOKENS {
-        let token = shared.keys.issue_token(identity, life)?;
+        let token = shared.keys.issue_token(&identity, life)?;
         let value = json!({ "region": shared.region, "identityId": identity, "token": token });
         return Ok(answer::json(StatusCode::OK, &value));
     }

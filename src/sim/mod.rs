@@ -41,6 +41,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -67,16 +68,21 @@ struct Shared {
     faults: Arc<Faults>,
     counter: Arc<Counter>,
     region: String,
-    identity: String,
+    identity: Mutex<String>,
     fixed: Option<FixedKeys>,
     site: Site,
 }
 
 impl Shared {
+    /// Of the SIM that is in the device.
+    fn identity(&self) -> String {
+        self.identity.lock().clone()
+    }
+
     /// Keys for the device.
     fn lease(&self, life: Duration) -> io::Result<Key> {
         match &self.fixed {
-            None => self.keys.issue(Some(&self.identity), life),
+            None => self.keys.issue(Some(&self.identity()), life),
             Some(fixed) => Ok(Key {
                 access_key_id: fixed.access_key_id.clone(),
                 secret_key: fixed.secret_key.clone(),
@@ -151,7 +157,7 @@ impl Cloud {
             faults: Arc::new(Faults::new(config.lease_life)),
             counter: Arc::default(),
             region: config.region,
-            identity,
+            identity: Mutex::new(identity),
             fixed: config.fixed_keys,
             site: config.site,
         });
@@ -213,10 +219,15 @@ impl Cloud {
         &self.shared.region
     }
 
-    /// The identity of the device, the same as long as the directory is.
+    /// The identity of the device, the same as long as the directory is, and the SIM.
     #[must_use]
-    pub fn identity_id(&self) -> &str {
-        &self.shared.identity
+    pub fn identity_id(&self) -> String {
+        self.shared.identity()
+    }
+
+    /// Puts the SIM with that identity into the device; what was issued before holds to its end.
+    pub fn insert_sim(&self, identity: &str) {
+        identity.clone_into(&mut self.shared.identity.lock());
     }
 
     /// All that was counted since the start or the last reset.
@@ -253,6 +264,11 @@ impl Cloud {
     /// Ends all keys and tokens that were issued so far.
     pub fn expire_keys(&self) {
         self.shared.keys.expire_all();
+    }
+
+    /// Ends the keys and tokens that Krypton and Cognito issued so far.
+    pub fn expire_leases(&self) {
+        self.shared.keys.expire_leases();
     }
 
     /// Puts many small objects, without a request; answers how many.

@@ -373,10 +373,7 @@ async fn the_control_endpoint_counts_seeds_and_commands() {
 async fn a_cloud_that_starts_again_is_the_same_cloud() {
     let Bench { cloud, s3, dir } = bench().await;
     put(&s3, "k", b"kept").await.unwrap();
-    let (identity, ca) = (
-        cloud.identity_id().to_owned(),
-        cloud.ca_file().unwrap().to_owned(),
-    );
+    let (identity, ca) = (cloud.identity_id(), cloud.ca_file().unwrap().to_owned());
     let ca = std::fs::read(ca).unwrap();
     cloud.stop().await;
     let cloud = Cloud::start(CloudConfig::new(dir.path().to_owned()))

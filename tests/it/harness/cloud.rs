@@ -36,12 +36,7 @@ impl TestCloud {
 
     /// The same in another place of the network.
     pub(crate) fn at(dir: &Path, bucket: &str, keys: Option<&Keys>, site: Site) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
-        let config = CloudConfig {
+        Self::with(CloudConfig {
             buckets: vec![bucket.to_owned()],
             fixed_keys: keys.map(|keys| FixedKeys {
                 access_key_id: keys.access_key.clone(),
@@ -50,12 +45,30 @@ impl TestCloud {
             }),
             site,
             ..CloudConfig::new(dir.to_owned())
-        };
+        })
+    }
+
+    /// Each SIM may touch only what lies under the name of its identity.
+    pub(crate) fn of_identities(dir: &Path, bucket: &str) -> Self {
+        Self::with(CloudConfig {
+            buckets: vec![bucket.to_owned()],
+            identity_prefix_policy: true,
+            ..CloudConfig::new(dir.to_owned())
+        })
+    }
+
+    fn with(config: CloudConfig) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let bucket = config.buckets[0].clone();
         let cloud = runtime.block_on(Cloud::start(config)).expect("the cloud");
         Self {
             cloud: Some(cloud),
             runtime,
-            bucket: bucket.to_owned(),
+            bucket,
         }
     }
 
@@ -125,15 +138,6 @@ impl TestCloud {
         });
     }
 
-    /// Only requests whose key holds this are answered so, from now on.
-    pub(crate) fn refuse_key(&self, operation: &str, key: &str, status: u16, code: &str) {
-        self.cloud().faults().add(Fault {
-            times: u64::MAX,
-            key: Some(key.to_owned()),
-            ..Fault::refuse(operation, status, code)
-        });
-    }
-
     /// The next request of that operation is carried out, but its answer is lost.
     pub(crate) fn lose_answer(&self, operation: &str) {
         let fault = Fault::next(operation, Action::DropAfter);
@@ -158,6 +162,21 @@ impl TestCloud {
     /// Ends all keys issued so far, also the client's.
     pub(crate) fn expire_keys(&self) {
         self.cloud().expire_keys();
+    }
+
+    /// Ends all keys that the device got so far.
+    pub(crate) fn expire_leases(&self) {
+        self.cloud().expire_leases();
+    }
+
+    /// Of the SIM in the device.
+    pub(crate) fn identity(&self) -> String {
+        self.cloud().identity_id()
+    }
+
+    /// Puts another SIM into the device.
+    pub(crate) fn insert_sim(&self, identity: &str) {
+        self.cloud().insert_sim(identity);
     }
 
     pub(crate) fn set_lease_life(&self, life: Duration) {
