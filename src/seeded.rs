@@ -44,6 +44,8 @@ bugs! {
     ForeignSpoolTaken => "log::bind::tests::unsent_changes_are_refused_for_another_binding_with_the_way_out",
     /// log: compaction drops segments before what replaces them is flushed
     DroppedBeforeReplaced => "fs::tests::crash::order::segments_stay_where_what_replaces_them_cannot_be_flushed",
+    /// daemon: what is unsent is sent with another SIM's keys
+    StrangerSigns => "daemon::identity::tests::with_something_unsent_no_lease_of_another_sim_is_given_out",
     /// disk: a file takes its name before its bytes are flushed
     RenamedBeforeData => "disk::tests::a_replaced_file_is_whole_and_flushed_before_it_gets_its_name",
     /// spool: a data file's folder is not flushed

@@ -1,8 +1,10 @@
 //! Whose spool it is: the lock, the `binding` file, and what to do when it is somebody else's.
 //!
 //! `binding` is JSON, written whole before anything else is in the spool and replaced whole:
-//! `{"version":1,"endpoint":..,"bucket":..,"prefix":..,"mount":HEX,"salt":HEX,"machine":HEX|null}`.
-//! `mount` and `salt` are random; `machine` is a checksum of the salt and `/etc/machine-id`.
+//! `{"version":2,"endpoint":..,"bucket":..,"prefix":..,"identity":TEXT|null,"mount":HEX,"salt":HEX,
+//! "machine":HEX|null}`. `mount` and `salt` are random; `machine` is a checksum of the salt and
+//! `/etc/machine-id`; `identity` (since version 2) is the Cognito identity of the credentials that what is
+//! in the spool is sent with, not known before the first.
 //!
 //! `lock` is text: the daemon's pid, the kernel's boot id, and, once all that was appended is flushed
 //! and nothing more will be, `clean`.
@@ -17,6 +19,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +31,7 @@ use crate::disk::{self, Dir, Disk};
 use crate::seeded::{self, Bug};
 use crate::types::{Base, MountId, RelKey, Seq, Want};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 pub(super) const FILE: &str = "binding";
 pub(super) const LOCK: &str = "lock";
 const CLEAN: &str = "clean";
@@ -38,6 +41,8 @@ const CLEAN: &str = "clean";
 pub(super) struct Bound {
     pub(super) mount: MountId,
     pub(super) salt: Salt,
+    /// With whose credentials it is sent, if that is known.
+    pub(super) identity: Option<Arc<str>>,
     /// What is in its log.
     pub(super) survey: Survey,
     /// What the user should know.
@@ -49,6 +54,8 @@ struct OnDisk {
     version: u32,
     #[serde(flatten)]
     binding: Binding,
+    #[serde(default)]
+    identity: Option<Arc<str>>,
     mount: String,
     salt: String,
     machine: Option<String>,
@@ -158,11 +165,13 @@ pub(super) fn bind(
         mount = new;
     }
     if !notes.is_empty() || (here.is_some() && bound.machine.is_none()) {
-        write(folders, wanted, mount, salt, machine)?;
+        let identity = bound.identity.clone();
+        write(folders, wanted, identity, (mount, salt), machine)?;
     }
     Ok(Bound {
         mount,
         salt,
+        identity: bound.identity,
         survey,
         notes,
     })
@@ -181,10 +190,11 @@ fn adopt(
         bound.survey = survey;
         return Ok(bound);
     };
-    write(folders, wanted, mount, salt, machine)?;
+    write(folders, wanted, None, (mount, salt), machine)?;
     Ok(Bound {
         mount,
         salt,
+        identity: None,
         survey,
         notes: vec!["the spool had no binding: what is in it goes where it is mounted now".into()],
     })
@@ -192,10 +202,11 @@ fn adopt(
 
 fn fresh(folders: &Folders, wanted: &Binding, machine: Option<&str>) -> Result<Bound, LogError> {
     let (mount, salt) = (MountId(random()?), Salt(random()?));
-    write(folders, wanted, mount, salt, machine)?;
+    write(folders, wanted, None, (mount, salt), machine)?;
     Ok(Bound {
         mount,
         salt,
+        identity: None,
         survey: Survey::default(),
         notes: Vec::new(),
     })
@@ -205,6 +216,7 @@ fn fresh(folders: &Folders, wanted: &Binding, machine: Option<&str>) -> Result<B
 #[derive(Debug)]
 pub(super) struct Owner {
     pub(super) binding: Binding,
+    pub(super) identity: Option<Arc<str>>,
     pub(super) mount: MountId,
     pub(super) salt: Salt,
 }
@@ -218,6 +230,7 @@ pub(super) fn of(root: &Dir) -> Result<Option<Owner>, LogError> {
     let (mount, salt) = numbers.ok_or_else(|| unreadable(root))?;
     Ok(Some(Owner {
         binding: bound.binding,
+        identity: bound.identity,
         mount: MountId(mount),
         salt: Salt(salt),
     }))
@@ -239,20 +252,33 @@ fn read(root: &Dir) -> Result<Option<OnDisk>, LogError> {
 fn write(
     folders: &Folders,
     binding: &Binding,
-    mount: MountId,
-    salt: Salt,
+    identity: Option<Arc<str>>,
+    (mount, salt): (MountId, Salt),
     machine: Option<&str>,
 ) -> Result<(), LogError> {
     let on_disk = OnDisk {
         version: VERSION,
         binding: binding.clone(),
+        identity,
         mount: mount.to_string(),
         salt: format!("{:016x}", salt.0),
         machine: machine.map(|machine| machine_sum(salt, machine)),
     };
-    let mut json = serde_json::to_vec_pretty(&on_disk).map_err(std::io::Error::from)?;
+    put(&folders.root, &on_disk)
+}
+
+fn put(root: &Dir, on_disk: &OnDisk) -> Result<(), LogError> {
+    let mut json = serde_json::to_vec_pretty(on_disk).map_err(std::io::Error::from)?;
     json.push(b'\n');
-    Ok(folders.root.replace(FILE, &json)?)
+    Ok(root.replace(FILE, &json)?)
+}
+
+/// Binds the spool in `root` to `identity` from now on.
+pub(super) fn to_identity(root: &Dir, identity: &Arc<str>) -> Result<(), LogError> {
+    let mut on_disk = read(root)?.ok_or_else(|| unreadable(root))?;
+    on_disk.version = VERSION;
+    on_disk.identity = Some(Arc::clone(identity));
+    put(root, &on_disk)
 }
 
 fn unreadable(root: &Dir) -> LogError {
@@ -354,6 +380,7 @@ impl Unsent {
             | Record::Dead { .. }
             | Record::Uploading { .. }
             | Record::Retry
+            | Record::Rerooted
             | Record::Draft { .. } => {}
         }
     }

@@ -13,6 +13,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::bind::{self, Bound, LastRun};
 use super::commit::{Closed, Commit, LEAD, Start};
 use super::recover::{Event, Survey, Unreadable};
@@ -80,6 +82,7 @@ fn open_on(
     let Bound {
         mount,
         salt,
+        identity,
         survey,
         mut notes,
     } = bound;
@@ -104,6 +107,8 @@ fn open_on(
         spool: Arc::new(spool),
         disk,
         mount,
+        identity: Mutex::new(identity),
+        binding: Mutex::new(()),
         notes,
     })
 }

@@ -33,6 +33,8 @@ mod spool;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::disk::Disk;
 use crate::types::{FileNo, MountId, Seq};
 
@@ -88,6 +90,10 @@ pub struct Log {
     spool: Arc<Spool>,
     disk: Disk,
     mount: MountId,
+    /// With whose credentials it is sent; a leaf lock.
+    identity: Mutex<Option<Arc<str>>>,
+    /// Held while `binding` is written, by one at a time.
+    binding: Mutex<()>,
     notes: Vec<String>,
 }
 
@@ -185,6 +191,24 @@ impl Log {
     /// This spool's identity.
     pub fn mount_id(&self) -> MountId {
         self.mount
+    }
+
+    /// The Cognito identity with whose credentials what is in here is sent, as far as it is known.
+    #[must_use]
+    pub fn identity(&self) -> Option<Arc<str>> {
+        self.identity.lock().clone()
+    }
+
+    /// Binds the spool to `identity`, durably once this answers. Blocking.
+    ///
+    /// # Errors
+    /// Of the disk; it is bound as before then, until the next start at least.
+    pub fn bind_to(&self, identity: &str) -> Result<(), LogError> {
+        let identity: Arc<str> = identity.into();
+        let _one = self.binding.lock();
+        bind::to_identity(self.spool.root(), &identity)?;
+        *self.identity.lock() = Some(identity);
+        Ok(())
     }
 
     /// The data files (and the segments, for reading).

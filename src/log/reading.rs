@@ -29,7 +29,7 @@ pub struct Reading {
     data: Option<Dir>,
     aside: Option<Dir>,
     partial: Option<Dir>,
-    binding: Option<(Binding, MountId)>,
+    owner: Option<bind::Owner>,
     /// The process that has it, as far as it says.
     in_use: Option<Option<u32>>,
     segments: Vec<Segment>,
@@ -86,8 +86,8 @@ impl Reading {
     pub fn of(path: &Path) -> Result<(Self, Vec<(Seq, Record)>), LogError> {
         let root = Dir::as_it_is(&Disk::default(), path)?;
         let below = |name: &str| found(root.below(name));
-        let binding = bind::of(&root)?;
-        let salt = binding.as_ref().map(|bound| bound.salt);
+        let owner = bind::of(&root)?;
+        let salt = owner.as_ref().map(|owner| owner.salt);
         let in_use = match found(root.is_locked(bind::LOCK))? {
             Some(true) => Some(bind::pid(&root)?),
             Some(false) | None => None,
@@ -98,7 +98,7 @@ impl Reading {
             data: below("data")?,
             aside: below("aside")?,
             partial: below("partial")?,
-            binding: binding.map(|bound| (bound.binding, bound.mount)),
+            owner,
             in_use,
             segments: Vec::new(),
             unreadable: Vec::new(),
@@ -171,8 +171,15 @@ impl Reading {
 
     /// Whose it is and its identity, if it says so.
     #[must_use]
-    pub fn binding(&self) -> Option<&(Binding, MountId)> {
-        self.binding.as_ref()
+    pub fn binding(&self) -> Option<(&Binding, MountId)> {
+        let owner = self.owner.as_ref()?;
+        Some((&owner.binding, owner.mount))
+    }
+
+    /// With whose credentials what is in it is sent, if that is known.
+    #[must_use]
+    pub fn identity(&self) -> Option<&str> {
+        self.owner.as_ref()?.identity.as_deref()
     }
 
     /// Whether a process has it, and which, as far as it says.

@@ -129,6 +129,9 @@ pub enum Record {
         /// How far nothing is lost without it.
         sealed: u64,
     },
+    /// The mount's root is another folder of the bucket from here on (another SIM's, `prefix=identity`): what
+    /// the bucket held, and what was begun there, was in the one before. Since version 3.
+    Rerooted,
 }
 
 /// A version as a `Sent` record keeps it.

@@ -229,6 +229,11 @@ impl Spool {
         })
     }
 
+    /// Its folder.
+    pub(super) fn root(&self) -> &Dir {
+        &self.shared.folders.root
+    }
+
     /// Makes data files in advance.
     pub(super) fn fill_pool(&self) -> io::Result<()> {
         self.pool.fill(&self.shared)

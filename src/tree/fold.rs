@@ -129,11 +129,25 @@ impl State {
                     self.pending.edit(&key, |entry| entry.dead = None);
                 }
             }
+            Record::Rerooted => self.reroot(seq),
             Record::Draft { key, file, sealed } => {
                 let was = self.written_for.get(&file).map_or(0, |was| was.sealed);
                 let sealed = sealed.max(was);
                 self.written_for.insert(file, WrittenFor { key, sealed });
             }
+        }
+    }
+
+    /// Nothing is known of the new root, and nothing of what is wanted was begun there.
+    fn reroot(&mut self, seq: Seq) {
+        self.remote.reroot(seq);
+        let keys = self.pending.in_order().map(|(key, _)| key.clone());
+        for key in keys.collect::<Vec<_>>() {
+            self.pending.edit(&key, |entry| {
+                entry.base = Base::Absent;
+                (entry.begun, entry.over_gone) = (false, false);
+                (entry.staged, entry.uploading, entry.dead) = (None, None, None);
+            });
         }
     }
 
@@ -231,8 +245,6 @@ impl State {
                     entry.base = Base::Version(id.etag.clone());
                 }
                 entry.begun = false;
-                // What was unsent before went with this one.
-                entry.unsent_since = entry.since;
                 entry.staged.take_if(|(staged, ..)| *staged <= number);
                 entry.uploading.take_if(|(begun, _)| *begun <= number);
             });

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::types::{FileNo, ListPage, ObjectMeta, RelKey, RelPath, Seq};
 
+use super::remote::Remote;
 use super::{Tree, now};
 
 /// A question to the bucket that is under way: own results after it win over its answer.
@@ -57,55 +58,42 @@ impl Asked<'_> {
         self.seq
     }
 
+    /// Notes something of the answer, unless the root is another one since it was asked.
+    fn learn<T>(&self, note: impl FnOnce(&mut Remote) -> T) -> Option<T> {
+        let remote = &mut self.tree.state.lock().remote;
+        remote.is_of_this_root(self.seq).then(|| note(remote))
+    }
+
     /// A page of a listing of `path` has come.
     pub fn page(&self, path: &RelPath, page: &ListPage) {
-        self.tree
-            .state
-            .lock()
-            .remote
-            .page(path, page, self.seq, now());
+        self.learn(|remote| remote.page(path, page, self.seq, now()));
     }
 
     /// The last page has come.
     pub fn listed(&self, path: &RelPath) {
-        self.tree.state.lock().remote.listed(path, self.started);
+        self.learn(|remote| remote.listed(path, self.started));
     }
 
     /// A page of a recursive listing has come.
     pub fn deep_page(&self, path: &RelPath, page: &ListPage) {
-        self.tree
-            .state
-            .lock()
-            .remote
-            .deep_page(path, page, self.seq, now());
+        self.learn(|remote| remote.deep_page(path, page, self.seq, now()));
     }
 
     /// Its last page has come.
     pub fn deep_listed(&self, path: &RelPath) {
-        self.tree
-            .state
-            .lock()
-            .remote
-            .deep_listed(path, self.started);
+        self.learn(|remote| remote.deep_listed(path, self.started));
     }
 
     /// A short listing of the keys that begin with `path` has come. Answers whether it decided.
     #[must_use]
     pub fn probed(&self, path: &RelPath, page: &ListPage) -> bool {
-        self.tree
-            .state
-            .lock()
-            .remote
-            .probed(path, page, self.seq, now())
+        let decided = self.learn(|remote| remote.probed(path, page, self.seq, now()));
+        decided.unwrap_or(false)
     }
 
     /// Whether a key below the directory `path` exists.
     pub fn dir_probed(&self, path: &RelPath, is_there: bool) {
-        self.tree
-            .state
-            .lock()
-            .remote
-            .dir_probed(path, is_there, self.seq, now());
+        self.learn(|remote| remote.dir_probed(path, is_there, self.seq, now()));
     }
 
     /// A HEAD's answer.

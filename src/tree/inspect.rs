@@ -107,6 +107,12 @@ impl Inspection {
         self.reading.binding().map(|(binding, _)| binding)
     }
 
+    /// With whose credentials what is in it is sent, if that is known.
+    #[must_use]
+    pub fn identity(&self) -> Option<&str> {
+        self.reading.identity()
+    }
+
     /// Whether a process has it, and which, as far as it says.
     #[must_use]
     pub fn in_use(&self) -> Option<Option<u32>> {
@@ -122,7 +128,7 @@ impl Inspection {
     /// What was written beside somebody else's version and is unsent.
     #[must_use]
     pub fn conflicts(&self) -> Vec<&RelKey> {
-        let mount = self.reading.binding().map(|(_, mount)| *mount);
+        let mount = self.reading.binding().map(|(_, mount)| mount);
         mount.map_or(Vec::new(), |mount: MountId| {
             self.state.pending.conflicts(mount)
         })

@@ -138,6 +138,20 @@ impl Listings {
         Ok(())
     }
 
+    /// Forgets all, also on the disk.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub(super) fn forget_all(&mut self) -> io::Result<()> {
+        (self.file, self.len) = (None, 0);
+        self.told.clear();
+        self.left_out.clear();
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     fn used(&self) -> u64 {
         self.told.values().sum()
     }

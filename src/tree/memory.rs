@@ -124,6 +124,15 @@ impl Memory {
         self.known.pop(key);
     }
 
+    /// Forgets all, also on the disk.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub(super) fn forget_all(&mut self) -> io::Result<()> {
+        self.known.clear();
+        self.rewrite()
+    }
+
     /// What is to be flushed before the log drops its records; a clone, so that the flush happens
     /// outside of any lock.
     #[must_use]

@@ -19,6 +19,7 @@ mod mend;
 mod pending;
 mod recover;
 mod remote;
+mod reroot;
 mod sources;
 mod told;
 mod view;
@@ -282,6 +283,9 @@ impl Tree {
     /// What HEAD told of a key (`None`: absent) as of `asked`.
     pub fn learn(&self, key: &RelKey, meta: Option<&ObjectMeta>, asked: Seq) {
         let mut state = self.state.lock();
+        if !state.remote.is_of_this_root(asked) {
+            return;
+        }
         if let Some(ObjectMeta {
             id,
             headers: Some(headers),

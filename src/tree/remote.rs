@@ -104,6 +104,8 @@ pub(super) struct Remote {
     asking: BTreeMap<Seq, usize>,
     pub(super) recent: HashMap<RelKey, Seq>,
     hidden: u64,
+    /// Questions asked before were about another root.
+    root_since: Seq,
     /// Directories of which the kept listings do not tell all.
     pub(super) untold: BTreeSet<RelPath>,
 }
@@ -173,6 +175,21 @@ impl Remote {
     #[must_use]
     pub(super) fn hidden(&self) -> u64 {
         self.hidden
+    }
+
+    /// The root is another one from the record at `seq` on: nothing is known of it.
+    pub(super) fn reroot(&mut self, seq: Seq) {
+        *self = Self {
+            asking: std::mem::take(&mut self.asking),
+            root_since: seq,
+            ..Self::default()
+        };
+    }
+
+    /// Whether a question asked at `asked` was about the root that is it now.
+    #[must_use]
+    pub(super) fn is_of_this_root(&self, asked: Seq) -> bool {
+        asked >= self.root_since
     }
 
     /// A question is under way since `at`.

@@ -187,8 +187,8 @@ fn a_newer_binding_is_refused() {
     let tmp = tempfile::tempdir().unwrap();
     let config = config(tmp.path());
     drop(open_log(&config).unwrap());
-    std::fs::write(config.dir.join("binding"), b"{\"version\":2,\"new\":true}").unwrap();
-    assert_eq!(open_log(&config).unwrap_err(), LogError::Newer(2));
+    std::fs::write(config.dir.join("binding"), b"{\"version\":3,\"new\":true}").unwrap();
+    assert_eq!(open_log(&config).unwrap_err(), LogError::Newer(3));
 }
 
 #[test]
@@ -201,4 +201,42 @@ fn the_secret_of_a_spool_is_not_shown() {
     let salt = number(&on_disk.salt).unwrap();
     assert_eq!(on_disk.mount, log.mount_id().to_string());
     assert!(!format!("{log:?}").contains(&salt.to_string()));
+}
+
+#[test]
+fn the_identity_is_there_after_a_restart_and_unknown_in_a_spool_of_before() {
+    let tmp = tempfile::tempdir().unwrap();
+    let config = config(tmp.path());
+    let (log, _) = open_log(&config).unwrap();
+    assert_eq!(log.identity(), None);
+    log.bind_to("r:0").unwrap();
+    let mount = log.mount_id();
+    drop(log);
+    let (log, _) = open_log(&config).unwrap();
+    assert_eq!(
+        (log.identity().as_deref(), log.mount_id()),
+        (Some("r:0"), mount)
+    );
+    drop(log);
+    let (folders, _lock, _) = open(&Disk::default(), &config.dir).unwrap();
+    let copied = bind(&folders, &config.binding, Some("elsewhere")).unwrap();
+    assert_eq!(
+        copied.identity.as_deref(),
+        Some("r:0"),
+        "it moves with what is unsent"
+    );
+    let path = config.dir.join("binding");
+    let old = std::fs::read_to_string(&path).unwrap();
+    let old = old.replace("\"version\": 2", "\"version\": 1");
+    std::fs::write(&path, old.replace("\"identity\": \"r:0\",", "")).unwrap();
+    let before = bind(&folders, &config.binding, None).unwrap();
+    assert_eq!((before.identity, before.mount), (None, copied.mount));
+}
+
+#[tokio::test]
+async fn a_spool_that_is_bound_anew_has_no_identity_yet() {
+    let tmp = tempfile::tempdir().unwrap();
+    let config = config(tmp.path());
+    open_log(&config).unwrap().0.bind_to("r:0").unwrap();
+    assert_eq!(open_log(&other(&config)).unwrap().0.identity(), None);
 }

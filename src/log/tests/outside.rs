@@ -39,7 +39,7 @@ async fn a_reading_finds_what_a_start_finds_and_changes_nothing() {
     let before = snapshot(&config.dir);
     let (reading, records) = Reading::of(&config.dir).unwrap();
     assert_eq!(reading.in_use(), None);
-    assert_eq!(reading.binding().unwrap().0, config.binding);
+    assert_eq!(*reading.binding().unwrap().0, config.binding);
     let files: Vec<_> = reading.data_files().unwrap();
     assert_eq!((files.len(), files[0].file, files[0].len), (1, number, 4));
     let Want::Object(a) = &small_of(&records).want else {
