@@ -51,7 +51,6 @@ pub mod config;
 pub mod creds;
 pub mod daemon;
 pub mod disk;
-pub mod doctor;
 pub mod drain;
 pub mod fs;
 pub mod fuse;

@@ -45,21 +45,28 @@ fn head(status: &Status) -> Vec<String> {
             (true, 0) => "in use by a process that does not answer".into(),
             (true, pid) => format!("in use by process {pid}, which does not answer"),
         };
-        return vec![
-            format!("{source}, its spool in {dir}: {whose}"),
-            row("queue", &queue(status)),
-        ];
+        let mut lines = vec![format!("{source}, its spool in {dir}: {whose}")];
+        lines.extend(identity(status));
+        lines.push(row("queue", &queue(status)));
+        return lines;
     }
-    vec![
-        format!(
-            "{source} at {dir} (pid {}, for {})",
-            status.pid,
-            lasting(status.mounted_seconds)
-        ),
-        row("link", &plain(&status.link)),
-        row("queue", &queue(status)),
-        row("last error", &last_error(status)),
-    ]
+    let mut lines = vec![format!(
+        "{source} at {dir} (pid {}, for {})",
+        status.pid,
+        lasting(status.mounted_seconds)
+    )];
+    let stopped = status.stopped.as_ref();
+    lines.extend(stopped.map(|why| row("stopped", &plain(why))));
+    lines.push(row("link", &plain(&status.link)));
+    lines.extend(identity(status));
+    lines.push(row("queue", &queue(status)));
+    lines.push(row("last error", &last_error(status)));
+    lines
+}
+
+fn identity(status: &Status) -> Option<String> {
+    let identity = status.identity.as_ref()?;
+    Some(row("identity", &plain(identity)))
 }
 
 fn sizes(status: &Status) -> [String; 3] {
@@ -86,9 +93,10 @@ pub(super) fn left(status: &Status) -> String {
             plain(&first.why)
         );
     }
-    let why = match &status.last_error {
-        Some(error) => plain(&error.text),
-        None => plain(&status.link),
+    let why = match (&status.stopped, &status.last_error) {
+        (Some(why), _) => plain(why),
+        (None, Some(error)) => plain(&error.text),
+        (None, None) => plain(&status.link),
     };
     format!("not all is sent: {}; {why}", queue(status))
 }
@@ -217,6 +225,23 @@ mod tests {
         }
         assert!(!text.contains("refused") && !text.contains("partial"));
         assert!(status(&Status::default()).contains("queue       empty"));
+    }
+
+    #[test]
+    fn that_nothing_is_sent_is_told_before_all_else() {
+        let stopped = Status {
+            stopped: Some("the SIM is another one".into()),
+            identity: Some("ap-northeast-1:0-1".into()),
+            ..busy()
+        };
+        let text = status(&stopped);
+        let line = text.lines().nth(1).unwrap();
+        assert_eq!(line, "  stopped     the SIM is another one");
+        assert!(
+            text.contains("  identity    ap-northeast-1:0-1\n"),
+            "{text}"
+        );
+        assert!(stopped.in_trouble() && left(&stopped).contains("another one"));
     }
 
     #[test]

@@ -156,6 +156,7 @@ fn told(inspection: &Inspection) -> std::io::Result<Status> {
         in_use: inspection.in_use().is_some(),
         pid: inspection.in_use().flatten().unwrap_or_default(),
         link: "not mounted".into(),
+        identity: inspection.identity().map(str::to_owned),
         oldest_seconds: inspection
             .oldest(SystemTime::now())
             .map(|age| age.as_secs()),

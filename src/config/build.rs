@@ -18,6 +18,10 @@ const MIB: u64 = 1 << 20;
 const PART: std::ops::RangeInclusive<u64> = 5 * MIB..=5 << 30;
 /// The longest key S3 takes.
 const KEY_MAX: usize = 1024;
+/// The longest identity Cognito has (`IdentityId` of GetCredentialsForIdentity).
+const IDENTITY_MAX: usize = 55;
+/// What a spool is bound to in place of the identity's folder: no place can be called so.
+const ROOT: &str = "{identity}//";
 /// Long enough that a file which is closed soon stays one record of the log.
 const UNWRITTEN_AFTER: Duration = Duration::from_secs(5);
 
@@ -37,12 +41,12 @@ pub(super) fn config(source: &str, place: Place, s: &Settings) -> Result<Config,
     Ok(Config {
         fs: fs_config(&place, s)?,
         drain: drain_config(s)?,
-        public_probe: s.read("public_probe", text)?,
         log_level: log_level(s)?,
         source: source.to_owned(),
         place,
         net,
         creds,
+        send_as_new: s.one("new_identity")? == Some("send"),
         s3,
         log,
         read,
@@ -134,6 +138,7 @@ fn s3_config(place: &Place, s: &Settings) -> Result<store::s3::Config, ConfigErr
         region,
         endpoint_url,
         path_style,
+        is_rooted: is_rooted(s)?,
     })
 }
 
@@ -225,18 +230,24 @@ fn spool_base(s: &Settings) -> Result<PathBuf, ConfigError> {
     )
 }
 
+/// Whether the root of the mount is the identity's folder, below the prefix of the place.
+fn is_rooted(s: &Settings) -> Result<bool, ConfigError> {
+    Ok(s.one("prefix")? == Some("identity"))
+}
+
 fn log_config(place: &Place, endpoint: String, s: &Settings) -> Result<log::Config, ConfigError> {
     let dir = spool_base(s)?.join(place.folder(&endpoint));
     let spool_max = match s.unless_auto("spool_max", values::size)? {
         Some(bytes) => bytes,
         None => disk::spool_max(&dir)?,
     };
+    let root = if is_rooted(s)? { ROOT } else { "" };
     Ok(log::Config {
         dir,
         binding: log::Binding {
             endpoint,
             bucket: place.bucket.clone(),
-            prefix: place.prefix.clone(),
+            prefix: format!("{}{root}", place.prefix),
         },
         spool_max,
         disk_reserve: s.must("disk_reserve", values::size)?,
@@ -291,6 +302,7 @@ fn fs_config(place: &Place, s: &Settings) -> Result<fs::Config, ConfigError> {
     let uid = s.unless_auto("uid", values::user)?;
     let gid = s.unless_auto("gid", values::group)?;
     let rename_limit = s.must("rename_limit", values::count)?;
+    let root = if is_rooted(s)? { IDENTITY_MAX + 1 } else { 0 };
     Ok(fs::Config {
         ttl: s.must("ttl", values::time)?,
         stale_after: s.must("stale_after", values::time)?,
@@ -308,7 +320,7 @@ fn fs_config(place: &Place, s: &Settings) -> Result<fs::Config, ConfigError> {
         } else {
             fs::StatfsMode::Cloud
         },
-        key_max: KEY_MAX.saturating_sub(place.prefix.len()),
+        key_max: KEY_MAX.saturating_sub(place.prefix.len() + root),
         close_uploaded: is("close", "uploaded")?,
         fsync_uploaded: is("fsync", "uploaded")?,
         close_timeout: at_least_a_second(s, "close_timeout")?,
@@ -342,7 +354,6 @@ fn drain_config(s: &Settings) -> Result<drain::Config, ConfigError> {
     };
     Ok(drain::Config {
         linger: s.must("linger", values::time)?,
-        append_max_age: s.unless_auto("append_max_age", values::time)?,
         upload_open: at_least_a_second(s, "upload_open")?,
         order: match s.one("order")? {
             Some("none") => drain::Order::None,

@@ -78,6 +78,8 @@ pub struct Config {
     pub net: net::Config,
     /// Credentials.
     pub creds: creds::Config,
+    /// `new_identity=send`.
+    pub send_as_new: bool,
     /// The bucket.
     pub s3: store::s3::Config,
     /// The log and the spool.
@@ -90,8 +92,6 @@ pub struct Config {
     pub drain: drain::Config,
     /// The kernel's side.
     pub mount: MountConfig,
-    /// `public_probe`: HOST or HOST:PORT.
-    pub public_probe: Option<String>,
     /// `log`.
     pub log_level: LevelFilter,
 }

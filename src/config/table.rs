@@ -21,8 +21,6 @@ pub enum Kind {
     SizeOrAuto,
     /// `30s`, `5m`, `1h`, `2d`, `500ms`.
     Time,
-    /// A time, or `auto`.
-    TimeOrAuto,
     /// A whole number.
     Count,
     /// `true`, `false`, or the bare key.
@@ -81,7 +79,7 @@ impl Kind {
             Self::Path => "PATH".into(),
             Self::Url => "URL".into(),
             Self::Size | Self::SizeOrAuto => "SIZE".into(),
-            Self::Time | Self::TimeOrAuto => "TIME".into(),
+            Self::Time => "TIME".into(),
             Self::Count => "N".into(),
             Self::Flag => "true|false".into(),
             Self::FlagOrAuto => "true|false|auto".into(),
@@ -113,8 +111,6 @@ impl Kind {
                 }
             }
             Self::Time => values::time(text).map(drop),
-            Self::TimeOrAuto if auto => Ok(()),
-            Self::TimeOrAuto => values::time(text).map(drop),
             Self::Count => values::count(text).map(drop),
             Self::Flag => values::flag(text).map(drop),
             Self::FlagOrAuto => {
@@ -159,7 +155,7 @@ const fn opt(key: &'static str, kind: Kind, default: &'static str, doc: &'static
 
 use Kind::{
     Address, Addresses, Bits, Blocks, Count, Flag, FlagOrAuto, Group, Hosts, Path, Size,
-    SizeOrAuto, Text, Time, TimeOrAuto, Url, User, Word,
+    SizeOrAuto, Text, Time, Url, User, Word,
 };
 
 /// All options, in the order of the help.
@@ -173,6 +169,8 @@ pub static TABLE: &[Opt] = &[
     opt("krypton_url", Url, "https://krypton.soracom.io:8036", "where credentials for this SIM are issued"),
     opt("krypton", Word(&["auto", "credentials", "tokens"]), "auto", "ask Krypton for credentials, or for a token that Cognito changes into some"),
     opt("cognito_url", Url, "", "another Cognito endpoint than the region's own"),
+    opt("prefix", Word(&["none", "identity"]), "none", "identity: the mount is rooted at the folder called as the SIM's Cognito identity"),
+    opt("new_identity", Word(&["refuse", "send"]), "refuse", "what was written under another SIM's identity and is unsent: kept until somebody decides, or sent under the new one"),
 
     opt("network", Word(&["closed", "open"]), "closed", "closed: nothing leaves but by interface; open: routing decides"),
     opt("interface", Text, "", "the network interface of the SIM, such as wwan0"),
@@ -181,7 +179,6 @@ pub static TABLE: &[Opt] = &[
     opt("resolve", Hosts, "", "this name has this address: do not ask"),
     opt("allow", Blocks, "", "only addresses in these blocks are ever connected to"),
     opt("ntp", Text, "ntp.soracom.io", "asked for the time, where the clock of the device cannot be right; none: nobody is asked"),
-    opt("public_probe", Text, "", "a public HOST or HOST:PORT that `kryptonfs doctor` must not reach by the interface"),
 
     opt("close", Word(&["spooled", "uploaded"]), "spooled", "close() returns once the file is safe on the device, or in S3"),
     opt("close_timeout", Time, "60s", "close=uploaded gives up after so long without progress"),
@@ -189,7 +186,6 @@ pub static TABLE: &[Opt] = &[
     opt("fsync", Word(&["spooled", "uploaded"]), "spooled", "fsync() returns once the file is safe on the device, or in S3"),
     opt("upload_open", Time, "5m", "files that stay open are uploaded so often, if they changed"),
     opt("linger", Time, "2s", "an upload waits so long for the chmod, touch or rename that often follows"),
-    opt("append_max_age", TimeOrAuto, "auto", "a file that keeps growing is sent again after this long, or once it grew by a quarter; auto: 1h where S3 needs the whole again (up to 5 MiB), else 1m"),
     opt("order", Word(&["dir", "none"]), "dir", "dir: objects of a directory appear in the order their files were closed"),
     opt("conflict", Word(&["last-writer", "keep-both"]), "last-writer", "when a file that was replaced here was changed elsewhere"),
 

@@ -13,7 +13,6 @@ mod cognito;
 mod keeper;
 mod krypton;
 mod lease;
-mod once;
 mod words;
 
 use std::fmt;
@@ -30,7 +29,6 @@ pub use board::Place;
 pub use keeper::{Keeper, Source};
 pub use krypton::Krypton;
 pub use lease::Lease;
-pub use once::Once;
 
 use board::{Board, Wish};
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Failure;
+use super::identity::{Identity, Rules};
 use crate::clock::believed::Believed;
 use crate::config::Config;
 use crate::creds::{self, Leases};
@@ -18,6 +19,7 @@ use crate::store::counted::{Counted, Counters};
 use crate::store::limit::{self, Limit};
 use crate::store::prefix::Prefix;
 use crate::store::retry::{self, Retry};
+use crate::store::rooted::{Root, Rooted};
 use crate::store::s3::S3Store;
 use crate::tree::{Opened, Tree};
 
@@ -26,6 +28,8 @@ use crate::tree::{Opened, Tree};
 pub(super) struct World {
     pub(super) net: Net,
     pub(super) leases: Arc<dyn Leases>,
+    /// What gives them out.
+    pub(super) identity: Arc<Identity>,
     pub(super) counters: Arc<Counters>,
     /// One request a call: for the question before the mount.
     pub(super) once: Arc<dyn ObjectStore>,
@@ -49,7 +53,14 @@ pub(super) fn world(config: &Config) -> Result<World, Failure> {
     let net = Net::new(&config.net).map_err(|error| Failure::Mount(error.to_string()))?;
     let keeper = creds::keeper(&config.creds, &net, Believed::of_process())
         .map_err(|error| Failure::Mount(error.to_string()))?;
-    let leases: Arc<dyn Leases> = Arc::new(keeper);
+    let identity = Identity::over(
+        Arc::new(keeper),
+        Rules {
+            send_as_new: config.send_as_new,
+            is_root: config.s3.is_rooted,
+        },
+    );
+    let leases: Arc<dyn Leases> = Arc::clone(&identity) as Arc<dyn Leases>;
     let counters = Arc::new(Counters::default());
     let s3 = S3Store::new(
         &config.s3,
@@ -58,16 +69,22 @@ pub(super) fn world(config: &Config) -> Result<World, Failure> {
         Arc::clone(&leases),
     );
     let counted = Counted::over(Arc::new(s3), Arc::clone(&counters));
-    let once = Prefix::over(counted, &config.place.prefix);
+    let below: Arc<dyn ObjectStore> = Prefix::over(counted, &config.place.prefix);
+    let once = if config.s3.is_rooted {
+        Rooted::over(below, Arc::clone(&identity) as Arc<dyn Root>)
+    } else {
+        below
+    };
     let limits = limit::Config {
         up: config.drain.concurrency,
         ..limit::Config::default()
     };
-    let limited = Limit::over(Arc::clone(&once) as Arc<dyn ObjectStore>, &limits);
+    let limited = Limit::over(Arc::clone(&once), &limits);
     let store = Retry::over(limited, retry::Config::default());
     Ok(World {
         net,
         leases,
+        identity,
         counters,
         once,
         store,
@@ -111,6 +128,7 @@ pub(super) fn core(config: &Config, world: &World) -> Result<Core, Failure> {
             "not closed before the last end, none of its bytes was on the device: {name}"
         );
     }
+    world.identity.opened(&log, &tree);
     let store = Arc::clone(&world.store);
     let spool = Arc::clone(log.spool());
     let reader = Reader::new(config.read.clone(), Arc::clone(&store), spool);

@@ -9,11 +9,11 @@ mod build;
 mod check;
 mod control;
 mod credentials;
+mod identity;
 mod link;
 mod logging;
 mod notify;
 mod process;
-mod reach;
 mod registry;
 mod service;
 mod status;
@@ -40,7 +40,6 @@ pub use control::{Ask, Say, ask};
 pub use credentials::credentials;
 pub use logging::{Sink, hold_log, log_to, release_log, set_level};
 pub use process::{harden, runtime, shut_down};
-pub use reach::{Reach, reach};
 pub use registry::{find, is_mount, sockets};
 pub use service::run;
 pub use status::{LastError, Partial, Refused, Status, ago, lasting};
@@ -394,6 +393,8 @@ impl Knows for Inner {
                 keys.map(ToString::to_string).collect()
             }),
             stale_answers: self.core.fs.stale_answers(),
+            identity: self.core.log.identity().map(|it| it.to_string()),
+            stopped: self.world.identity.stopped(),
         }
     }
 

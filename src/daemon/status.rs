@@ -69,13 +69,23 @@ pub struct Status {
     /// Answers given with what was known before, since the bucket was silent.
     #[serde(default)]
     pub stale_answers: u64,
+    /// The Cognito identity that what is in the spool is sent with, as far as it is known.
+    #[serde(default)]
+    pub identity: Option<String>,
+    /// Why nothing is sent before somebody decides.
+    #[serde(default)]
+    pub stopped: Option<String>,
 }
 
 impl Status {
-    /// Whether somebody has to look: S3 refuses something for good, or bytes were set aside.
+    /// Whether somebody has to look: S3 refuses something for good, bytes were set aside, or nothing
+    /// is sent.
     #[must_use]
     pub fn in_trouble(&self) -> bool {
-        !self.refused.is_empty() || !self.set_aside.is_empty() || !self.partials.is_empty()
+        self.stopped.is_some()
+            || !self.refused.is_empty()
+            || !self.set_aside.is_empty()
+            || !self.partials.is_empty()
     }
 }
 

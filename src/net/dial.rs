@@ -86,10 +86,6 @@ impl Dialer {
         Self(Arc::new(way))
     }
 
-    pub(super) fn way(&self) -> &Way {
-        &self.0
-    }
-
     pub(super) fn connect_timeout(&self) -> Duration {
         self.0.connect_timeout
     }
@@ -145,7 +141,7 @@ impl Way {
     }
 
     /// Those that may be dialled, at least one.
-    pub(super) fn permitted(
+    fn permitted(
         &self,
         host: &str,
         addresses: &[IpAddr],

@@ -16,13 +16,11 @@ mod link;
 mod meter;
 mod quiet;
 mod resolve;
-mod route;
 mod rules;
 mod sdk;
 mod servers;
 mod sntp;
 mod socket;
-mod steps;
 #[cfg(test)]
 pub(crate) mod stub;
 #[cfg(test)]
@@ -54,9 +52,7 @@ use tls::Connector;
 pub use ground::Ground;
 pub use link::{History, Link, LinkState};
 pub use meter::{Meter, Totals};
-pub use route::Route;
 pub use rules::{Cidr, CidrError};
-pub use steps::{Found, Server, Steps};
 pub use web::{Answer, Web, WebError};
 
 /// Whether the network beyond the interface counts.
@@ -173,7 +169,6 @@ impl std::error::Error for NetError {}
 pub struct Net {
     http: SharedHttpClient,
     web: Web,
-    steps: Steps,
     time: Time,
     meter: Arc<Meter>,
     link: Arc<Link>,
@@ -236,7 +231,6 @@ impl Net {
         Ok(Self {
             http: sdk::http_client(&connector, time.clone()),
             web: Web::new(&connector, time.clone()),
-            steps: Steps(connector),
             time,
             meter,
             link,
@@ -259,12 +253,6 @@ impl Net {
     #[must_use]
     pub fn web(&self) -> Web {
         self.web.clone()
-    }
-
-    /// The steps of a connection, one by one.
-    #[must_use]
-    pub fn steps(&self) -> &Steps {
-        &self.steps
     }
 
     /// What has passed.

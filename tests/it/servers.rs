@@ -76,6 +76,7 @@ fn adapter(world: &World) -> Arc<dyn ObjectStore> {
         region: spec.region.clone(),
         endpoint_url: Some(spec.endpoint),
         path_style: true,
+        is_rooted: false,
     };
     let base = net.sdk_config(&spec.region);
     Arc::new(S3Store::new(

@@ -5,6 +5,7 @@
 //! - one call is one request. It is repeated once, and only when the server doubts the lease or the
 //!   clock; everything else is repeated above (`retry`), or not at all;
 //! - a lease is asked for per request, so that a repeat after hours is not signed with an old one;
+//!   where keys lie in the identity's folder, a repeat with another identity's is refused as transient;
 //! - an upload holds at most two frames in memory.
 
 mod body;
@@ -13,7 +14,6 @@ mod headers;
 mod list;
 mod multipart;
 mod object;
-mod uploads;
 mod wire;
 mod words;
 
@@ -62,25 +62,8 @@ pub struct Config {
     pub endpoint_url: Option<String>,
     /// The bucket in the path, not in the host's name.
     pub path_style: bool,
-}
-
-impl Config {
-    /// Where requests go, as a URL without a path.
-    #[must_use]
-    pub fn url(&self) -> String {
-        let base = self.endpoint_url.clone().unwrap_or_else(|| {
-            let china = self.region.starts_with("cn-");
-            let ending = if china { ".cn" } else { "" };
-            format!("https://s3.{}.amazonaws.com{ending}", self.region)
-        });
-        let base = base.trim_end_matches('/');
-        match base.split_once("://") {
-            Some((scheme, host)) if !self.path_style => {
-                format!("{scheme}://{}.{host}", self.bucket)
-            }
-            _ => base.to_owned(),
-        }
-    }
+    /// Keys lie in the folder of the identity that signs.
+    pub is_rooted: bool,
 }
 
 /// A bucket of S3 or of a server that speaks its protocol.
@@ -88,6 +71,7 @@ pub struct S3Store {
     client: Client,
     bucket: String,
     leases: Arc<dyn Leases>,
+    is_rooted: bool,
     /// The last access key that was refreshed on a mere suspicion: not again for the same.
     doubted: Mutex<Option<String>>,
 }
@@ -137,6 +121,7 @@ impl S3Store {
             client: Client::from_conf(builder.build()),
             bucket: config.bucket.clone(),
             leases,
+            is_rooted: config.is_rooted,
             doubted: Mutex::new(None),
         }
     }
@@ -147,6 +132,7 @@ impl S3Store {
         F: Fn(Seen) -> Fut + Send + Sync,
         Fut: Future<Output = std::result::Result<T, Failure>> + Send,
     {
+        let identity = self.identity().await?;
         let seen = Seen::default();
         let failure = match attempt(op, make(seen.clone())).await {
             Ok(answer) => return Ok(answer),
@@ -155,6 +141,11 @@ impl S3Store {
         let key = seen.access_key_id();
         if !self.is_worth_repeating(failure.doubt, key.as_deref()) {
             return Err(failure.error);
+        }
+        if self.identity().await? != identity {
+            // The SIM was swapped, and the key lies in the folder of the one before.
+            let text = "the credentials are of another identity now".to_owned();
+            return Err(StoreError::Link(text));
         }
         let again = Seen::default();
         let answer = attempt(op, make(again.clone())).await;
@@ -165,6 +156,16 @@ impl S3Store {
             }
             failure.error
         })
+    }
+
+    /// Who would sign now, where that matters.
+    async fn identity(&self) -> Result<Option<String>> {
+        if !self.is_rooted {
+            return Ok(None);
+        }
+        let lease = self.leases.lease().await;
+        let lease = lease.map_err(|error| StoreError::NoCredentials(error.to_string()))?;
+        Ok(lease.identity.clone())
     }
 
     /// Whether a second request may fare better; the doubted lease is handed back for it.

@@ -15,6 +15,8 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use zeroize::Zeroizing;
 
+mod rooted;
+
 use super::*;
 use crate::creds::{CredsError, Lease};
 
@@ -90,6 +92,8 @@ impl HttpClient for Server {
 struct Keys {
     refusals: Mutex<usize>,
     absent: bool,
+    /// Each key is another identity's.
+    rooted: bool,
 }
 
 #[async_trait]
@@ -99,14 +103,16 @@ impl Leases for Keys {
             return Err(CredsError::Silent("Krypton is silent".to_owned()));
         }
         let life = Duration::from_secs(3600);
-        Ok(Arc::new(Lease::new(
+        let mut lease = Lease::new(
             format!("KEY{}", self.refusals.lock()),
             Zeroizing::new("secret".to_owned()),
             Some(Zeroizing::new("token".to_owned())),
             Duration::ZERO,
             life,
             SystemTime::now() + life,
-        )))
+        );
+        lease.identity = self.rooted.then(|| lease.access_key_id.clone());
+        Ok(Arc::new(lease))
     }
 
     fn refused(&self, access_key_id: &str) {
@@ -127,6 +133,7 @@ fn bench_with(keys: Keys) -> (Server, Arc<Keys>, S3Store) {
         region: "eu-west-1".to_owned(),
         endpoint_url: None,
         path_style: false,
+        is_rooted: keys.rooted,
     };
     let http = SharedHttpClient::new(server.clone());
     let base = aws_config::SdkConfig::builder().build();

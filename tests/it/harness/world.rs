@@ -44,6 +44,8 @@ pub(crate) struct World {
     issuer: Option<TestCloud>,
     ca_file: PathBuf,
     prefix: String,
+    /// The prefix is the identity of the SIM, and the mounts are told so.
+    is_rooted: bool,
 }
 
 impl World {
@@ -77,6 +79,19 @@ impl World {
         world
     }
 
+    /// A bucket in which each SIM has a folder called as its identity, and nothing else.
+    pub(crate) fn of_identities(name: &str) -> Self {
+        let work = WorkDir::new(name);
+        let bucket = format!("it-{}-{name}", std::process::id());
+        let cloud = TestCloud::of_identities(&work.dir("cloud"), &bucket);
+        let mut world = around(work, bucket, cloud, None);
+        world.prefix = world.cloud.identity();
+        world.is_rooted = true;
+        world.client.create_bucket();
+        world.ca_file = world.bundle();
+        world
+    }
+
     /// All authorities of this world in one file.
     fn bundle(&self) -> PathBuf {
         let clouds = std::iter::once(&self.cloud).chain(&self.issuer);
@@ -100,8 +115,13 @@ impl World {
         } else {
             "http"
         };
+        let (place, root) = if self.is_rooted {
+            ("", "identity")
+        } else {
+            (self.prefix.as_str(), "none")
+        };
         Spec {
-            source: format!("s3://{}/{}", self.access.bucket, self.prefix),
+            source: format!("s3://{}/{place}", self.access.bucket),
             region: self.access.region.clone(),
             endpoint: format!("{scheme}://{}", self.relay.address()),
             krypton: self.issuer().krypton_url(),
@@ -109,7 +129,11 @@ impl World {
             dir: self.work.dir("mnt"),
             spool: self.work.path().join("spool"),
             cache: self.work.path().join("cache"),
-            options: vec![("network".into(), "open".into()), ("log".into(), level())],
+            options: vec![
+                ("network".into(), "open".into()),
+                ("log".into(), level()),
+                ("prefix".into(), root.into()),
+            ],
             log: self.work.path().join("mount.log"),
             space: None,
         }
@@ -149,6 +173,11 @@ fn simulated(work: WorkDir, bucket: String, issue: Issue) -> World {
         Issue::Stranger(keys) => (None, Some(keys)),
     };
     let cloud = TestCloud::start(&work.dir("cloud"), &bucket, fixed);
+    let issuer = stranger.map(|keys| TestCloud::start(&work.dir("issuer"), "unused", Some(keys)));
+    around(work, bucket, cloud, issuer)
+}
+
+fn around(work: WorkDir, bucket: String, cloud: TestCloud, issuer: Option<TestCloud>) -> World {
     let access = Access {
         endpoint: cloud.s3_url(),
         region: cloud.region(),
@@ -160,9 +189,10 @@ fn simulated(work: WorkDir, bucket: String, issue: Issue) -> World {
         server: Server::Sim,
         relay: Relay::start(cloud.s3_address()),
         client: Client::start(&access),
-        issuer: stranger.map(|keys| TestCloud::start(&work.dir("issuer"), "unused", Some(keys))),
+        issuer,
         ca_file: PathBuf::new(),
         prefix: PREFIX.into(),
+        is_rooted: false,
         cloud,
         access,
         work,
@@ -191,6 +221,7 @@ fn real(running: &Running, server: Server, work: WorkDir, bucket: String, issue:
         issuer: None,
         ca_file: PathBuf::new(),
         prefix: PREFIX.into(),
+        is_rooted: false,
         client,
         access,
         work,
