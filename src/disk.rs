@@ -12,6 +12,7 @@
 mod file;
 mod outside;
 mod private;
+mod survey;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -30,6 +31,7 @@ use crate::seeded::{self, Bug};
 
 pub use file::File;
 pub use private::NotPrivate;
+pub use survey::{Survey, survey};
 
 /// Runs `work` where blocking is allowed. A panic in it goes on in the caller.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

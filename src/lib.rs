@@ -51,6 +51,7 @@ pub mod config;
 pub mod creds;
 pub mod daemon;
 pub mod disk;
+pub mod doctor;
 pub mod drain;
 pub mod fs;
 pub mod fuse;

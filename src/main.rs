@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         }) => cli::export(&source, &to, path.as_deref(), remove),
         Ok(Command::LogLevel { dir, level }) => cli::log_level(&dir, &level),
         Ok(Command::Credentials { source, given }) => cli::credentials(source.as_deref(), &given),
+        Ok(Command::Doctor { source, given, how }) => cli::doctor(&source, &given, how),
         Ok(Command::Drain { dir, timeout }) => cli::drain(&dir, timeout),
         #[cfg(feature = "sim")]
         Ok(Command::Demo { dir, tour_only }) => kryptonfs::sim::demo::run(Some(dir), tour_only),

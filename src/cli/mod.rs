@@ -5,6 +5,7 @@
 
 mod cancel;
 mod control;
+mod doctor;
 mod export;
 mod helper;
 mod parse;
@@ -23,6 +24,7 @@ use crate::config::{Config, Given, Issuing};
 use crate::daemon::{self, Failure, Life, Sink, Status};
 
 pub use cancel::cancel;
+pub use doctor::{Examining, doctor};
 pub use helper::Helper;
 pub use parse::{Wrong, parse};
 pub use rescue::{export, retry};
@@ -103,6 +105,15 @@ pub enum Command {
         source: Option<String>,
         /// Options, in the order they were given.
         given: Vec<Given>,
+    },
+    /// Look at each hop to the bucket.
+    Doctor {
+        /// The bucket.
+        source: String,
+        /// Options, in the order they were given.
+        given: Vec<Given>,
+        /// What is wanted of it.
+        how: Examining,
     },
     /// The simulated cloud, a real mount, a tour. Carried out by `sim::demo`.
     #[cfg(feature = "sim")]

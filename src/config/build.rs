@@ -41,6 +41,7 @@ pub(super) fn config(source: &str, place: Place, s: &Settings) -> Result<Config,
     Ok(Config {
         fs: fs_config(&place, s)?,
         drain: drain_config(s)?,
+        public_probe: s.read("public_probe", text)?,
         log_level: log_level(s)?,
         source: source.to_owned(),
         place,
@@ -354,6 +355,7 @@ fn drain_config(s: &Settings) -> Result<drain::Config, ConfigError> {
     };
     Ok(drain::Config {
         linger: s.must("linger", values::time)?,
+        append_max_age: s.unless_auto("append_max_age", values::time)?,
         upload_open: at_least_a_second(s, "upload_open")?,
         order: match s.one("order")? {
             Some("none") => drain::Order::None,

@@ -92,6 +92,8 @@ pub struct Config {
     pub drain: drain::Config,
     /// The kernel's side.
     pub mount: MountConfig,
+    /// `public_probe`: HOST or HOST:PORT.
+    pub public_probe: Option<String>,
     /// `log`.
     pub log_level: LevelFilter,
 }

@@ -21,6 +21,8 @@ pub enum Kind {
     SizeOrAuto,
     /// `30s`, `5m`, `1h`, `2d`, `500ms`.
     Time,
+    /// A time, or `auto`.
+    TimeOrAuto,
     /// A whole number.
     Count,
     /// `true`, `false`, or the bare key.
@@ -79,7 +81,7 @@ impl Kind {
             Self::Path => "PATH".into(),
             Self::Url => "URL".into(),
             Self::Size | Self::SizeOrAuto => "SIZE".into(),
-            Self::Time => "TIME".into(),
+            Self::Time | Self::TimeOrAuto => "TIME".into(),
             Self::Count => "N".into(),
             Self::Flag => "true|false".into(),
             Self::FlagOrAuto => "true|false|auto".into(),
@@ -111,6 +113,8 @@ impl Kind {
                 }
             }
             Self::Time => values::time(text).map(drop),
+            Self::TimeOrAuto if auto => Ok(()),
+            Self::TimeOrAuto => values::time(text).map(drop),
             Self::Count => values::count(text).map(drop),
             Self::Flag => values::flag(text).map(drop),
             Self::FlagOrAuto => {
@@ -155,7 +159,7 @@ const fn opt(key: &'static str, kind: Kind, default: &'static str, doc: &'static
 
 use Kind::{
     Address, Addresses, Bits, Blocks, Count, Flag, FlagOrAuto, Group, Hosts, Path, Size,
-    SizeOrAuto, Text, Time, Url, User, Word,
+    SizeOrAuto, Text, Time, TimeOrAuto, Url, User, Word,
 };
 
 /// All options, in the order of the help.
@@ -179,6 +183,7 @@ pub static TABLE: &[Opt] = &[
     opt("resolve", Hosts, "", "this name has this address: do not ask"),
     opt("allow", Blocks, "", "only addresses in these blocks are ever connected to"),
     opt("ntp", Text, "ntp.soracom.io", "asked for the time, where the clock of the device cannot be right; none: nobody is asked"),
+    opt("public_probe", Text, "", "a public HOST or HOST:PORT that `kryptonfs doctor` must not reach by the interface"),
 
     opt("close", Word(&["spooled", "uploaded"]), "spooled", "close() returns once the file is safe on the device, or in S3"),
     opt("close_timeout", Time, "60s", "close=uploaded gives up after so long without progress"),
@@ -186,6 +191,7 @@ pub static TABLE: &[Opt] = &[
     opt("fsync", Word(&["spooled", "uploaded"]), "spooled", "fsync() returns once the file is safe on the device, or in S3"),
     opt("upload_open", Time, "5m", "files that stay open are uploaded so often, if they changed"),
     opt("linger", Time, "2s", "an upload waits so long for the chmod, touch or rename that often follows"),
+    opt("append_max_age", TimeOrAuto, "auto", "a file that keeps growing is sent again after this long, or once it grew by a quarter; auto: 1h where S3 needs the whole again (up to 5 MiB), else 1m"),
     opt("order", Word(&["dir", "none"]), "dir", "dir: objects of a directory appear in the order their files were closed"),
     opt("conflict", Word(&["last-writer", "keep-both"]), "last-writer", "when a file that was replaced here was changed elsewhere"),
 

@@ -69,6 +69,13 @@ impl Krypton {
         })
     }
 
+    /// Whether Cognito is asked from here: by `krypton=tokens`, or as this Krypton (so far as it was
+    /// asked) gives tokens only.
+    #[must_use]
+    pub fn asks_cognito(&self) -> bool {
+        self.mode == Mode::Tokens || self.only_tokens.load(Ordering::Relaxed)
+    }
+
     async fn by_credentials(&self) -> Result<Lease, Refusal> {
         let asked = self.clock.boot();
         let answer = self.post(&self.credentials).await?;

@@ -120,6 +120,12 @@ impl Lease {
         now + AHEAD.min(life / 2) >= self.expires
     }
 
+    /// How long it holds.
+    #[must_use]
+    pub fn left(&self, now: Duration) -> Duration {
+        self.expires.saturating_sub(now)
+    }
+
     /// Whether it may be handed to a reader that wants `READER`.
     #[must_use]
     pub(super) fn has_time_for_a_reader(&self, now: Duration) -> bool {

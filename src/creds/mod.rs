@@ -13,6 +13,7 @@ mod cognito;
 mod keeper;
 mod krypton;
 mod lease;
+mod once;
 mod words;
 
 use std::fmt;
@@ -29,6 +30,7 @@ pub use board::Place;
 pub use keeper::{Keeper, Source};
 pub use krypton::Krypton;
 pub use lease::Lease;
+pub use once::Once;
 
 use board::{Board, Wish};
 

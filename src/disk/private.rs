@@ -129,7 +129,7 @@ impl Dir {
     }
 }
 
-fn is_memory(found: &Statfs) -> bool {
+pub(super) fn is_memory(found: &Statfs) -> bool {
     [TMPFS_MAGIC, RAMFS_MAGIC].contains(&found.filesystem_type())
 }
 

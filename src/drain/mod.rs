@@ -47,6 +47,9 @@ pub use plan::Order;
 pub struct Config {
     /// How long a change waits for the chmod, touch or rename that often follows.
     pub linger: Duration,
+    /// What grows by appends is sent again after this long at the latest, or when it grew by a
+    /// quarter. `None`: after an hour where the whole of it is sent, after a minute where most is copied.
+    pub append_max_age: Option<Duration>,
     /// Whether objects of one directory appear in the order their files were closed.
     pub order: Order,
     /// What becomes of a whole new content when somebody else changed the object.
@@ -69,6 +72,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             linger: Duration::from_secs(2),
+            append_max_age: None,
             order: Order::default(),
             conflict: ConflictPolicy::default(),
             upload_open: Duration::from_secs(300),

@@ -19,14 +19,17 @@
 //!
 //! Removals of directories' markers have rules of their own: see `markers`.
 
+mod growth;
 mod markers;
+mod turns;
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use self::growth::{Published, due};
 pub(super) use self::markers::is_marker_removal;
-use super::waits::{Shared, Waits, dir_of, staged};
-use crate::seeded::{self, Bug};
+use self::turns::Turns;
+use super::waits::{Shared, Waits, staged};
 use crate::tree::{Pending, PendingMap};
 use crate::types::{Base, Extent, RelKey, Seq, Source, Want};
 
@@ -35,9 +38,6 @@ const BATCH_MAX: usize = 1000;
 /// While something is in flight, so many entries without a job are looked at: a long queue in one
 /// directory is not walked again for each of its files.
 const LOOKAHEAD: usize = 512;
-
-/// What keeps changing lingers no longer than so many times `linger`.
-const LINGERS_MAX: u32 = 5;
 
 /// `close` returns before the kernel tells that the last writer is gone: what was sealed so
 /// recently may be held by nobody any more.
@@ -58,6 +58,8 @@ pub enum Order {
 pub(super) struct Rules {
     /// How long a change waits for others that often follow (chmod, rename).
     pub(super) linger: Duration,
+    /// What grows by appends is sent again after this long at the latest; `None`: by what it costs.
+    pub(super) append_max_age: Option<Duration>,
     /// See `Order`.
     pub(super) order: Order,
     /// When what a writer still holds open is sent.
@@ -92,6 +94,8 @@ pub(super) struct Busy {
     pub(super) removing: bool,
     /// Keys that failed, and when they may be tried again.
     pub(super) resting: HashMap<RelKey, Instant>,
+    /// When what grows was last sent.
+    pub(super) published: Published,
 }
 
 /// Something to do, at one key (or, for a batch, at each of several).
@@ -166,17 +170,6 @@ pub(super) struct Plan {
     pub(super) drained: bool,
 }
 
-/// When an entry may be carried out as far as time goes.
-pub(super) fn due(entry: &Pending, rules: &Rules) -> Instant {
-    if entry.held {
-        return entry.unsent_since + rules.upload_open;
-    }
-    if rules.hurry || entry.urgent {
-        return entry.since;
-    }
-    (entry.since + rules.linger).min(entry.unsent_since + rules.linger * LINGERS_MAX)
-}
-
 /// Until when the release of what is held may be on its way. What was sealed after the question
 /// is nothing the asker closed before.
 fn release(entry: &Pending, rules: &Rules) -> Option<Instant> {
@@ -194,6 +187,7 @@ pub(super) fn plan(pending: &PendingMap, busy: &Busy, now: Instant, rules: &Rule
         slots: rules.concurrency.saturating_sub(busy.jobs),
         turns: Turns::of(busy, rules.order),
         shared: Shared::default(),
+        growing: Vec::new(),
         waits: Waits::of(pending, rules.order == Order::Dir),
         taken: HashSet::new(),
         batch: Vec::new(),
@@ -215,48 +209,6 @@ pub(super) fn plan(pending: &PendingMap, busy: &Busy, now: Instant, rules: &Rule
     scan.finish()
 }
 
-/// The lowest number of each directory that still has to publish.
-struct Turns<'a> {
-    order: Order,
-    /// Of changes that are not in this plan's batch of removals, and of those that are.
-    first: HashMap<&'a str, (Option<Seq>, Option<Seq>)>,
-}
-
-impl<'a> Turns<'a> {
-    fn of(busy: &'a Busy, order: Order) -> Self {
-        let mut turns = Self {
-            order,
-            first: HashMap::new(),
-        };
-        for (key, job) in busy.keys.iter().filter(|(_, job)| !job.staging) {
-            turns.wait(key, job.number);
-        }
-        turns
-    }
-
-    fn wait(&mut self, key: &'a RelKey, number: Seq) {
-        let first = &mut self.first.entry(dir_of(key)).or_default().0;
-        *first = Some(first.map_or(number, |old| old.min(number)));
-    }
-
-    fn batched(&mut self, key: &'a RelKey, number: Seq) {
-        let first = &mut self.first.entry(dir_of(key)).or_default().1;
-        *first = Some(first.map_or(number, |old| old.min(number)));
-    }
-
-    /// Whether an earlier one of the directory goes first.
-    fn blocks(&self, key: &RelKey, number: Seq, batchable: bool) -> bool {
-        let Some((other, batch)) = self.first.get(dir_of(key)) else {
-            return false;
-        };
-        if seeded::is(Bug::OrderNotKept) {
-            return false;
-        }
-        let is_before = |first: &Option<Seq>| first.is_some_and(|first| first < number);
-        self.order == Order::Dir && (is_before(other) || (!batchable && is_before(batch)))
-    }
-}
-
 /// Whether others read what a change replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Readers {
@@ -274,6 +226,8 @@ struct Scan<'a> {
     slots: usize,
     turns: Turns<'a>,
     shared: Shared<'a>,
+    /// What would be due, and waits to grow.
+    growing: Vec<(&'a RelKey, &'a Pending)>,
     waits: Waits<'a>,
     taken: HashSet<&'a RelKey>,
     batch: Vec<(RelKey, Seq)>,
@@ -325,6 +279,17 @@ impl<'a> Scan<'a> {
         if is_nothing(entry) {
             return self.drop_at(key, entry);
         }
+        if let Some(until) = self.grows_until(key, entry) {
+            self.wake(until);
+            self.plan.drained = false;
+            self.growing.push((key, entry));
+            return true;
+        }
+        self.take_along(key, entry) && self.go(key, entry)
+    }
+
+    /// `entry` is due: whether it can go.
+    fn go(&mut self, key: &'a RelKey, entry: &'a Pending) -> bool {
         let batchable = is_batchable(entry);
         if self.turns.blocks(key, entry.number, batchable) {
             return self.must_wait(key, entry);

@@ -149,6 +149,7 @@ impl Loop {
         };
         let rules = Rules {
             linger: config.linger,
+            append_max_age: config.append_max_age,
             order: config.order,
             upload_open: config.upload_open,
             concurrency,
@@ -184,6 +185,14 @@ impl Loop {
     fn begin(&mut self, job: Job) {
         for (key, number) in job.keys() {
             let staging = matches!(job, Job::Stage { .. });
+            if matches!(job, Job::Send { .. }) {
+                let (published, now) = (&mut self.busy.published, self.hands.tree.clock());
+                self.hands.tree.pending(|all| {
+                    if let Some(entry) = all.get(&key) {
+                        published.begin(&key, entry, now);
+                    }
+                });
+            }
             self.busy.keys.insert(key, InFlight { number, staging });
         }
         let (hands, mine) = (Arc::clone(&self.hands), job.clone());
@@ -226,6 +235,9 @@ impl Loop {
         let now = self.hands.tree.clock();
         for (key, _) in job.keys() {
             let is_pending = || self.hands.tree.pending(|all| all.get(&key).is_some());
+            if progress == Progress::Again {
+                self.busy.published.failed(&key);
+            }
             match progress {
                 Progress::Again if is_pending() => self.pace.again(&key, now, roll()),
                 Progress::Again | Progress::Settled => self.pace.done(&key),
@@ -236,6 +248,9 @@ impl Loop {
     fn fail(&mut self, job: &Job, fail: &Fail) {
         tracing::warn!(error = %fail, "a change could not be carried out, it will be tried again");
         *self.hands.last_error.lock() = Some((SystemTime::now(), fail.to_string()));
+        for (key, _) in job.keys() {
+            self.busy.published.failed(&key);
+        }
         let now = self.hands.tree.clock();
         if fail.is_for_all() {
             self.pace.silence(now, roll());

@@ -91,6 +91,13 @@ impl<'a> Shared<'a> {
     }
 }
 
+/// Whether `later` is to wait for `earlier`, as they share bytes.
+pub(super) fn share_much(earlier: (&RelKey, &Pending), later: (&RelKey, &Pending)) -> bool {
+    let mut shared = Shared::default();
+    shared.add(earlier.0, earlier.1);
+    shared.has_earlier(later.0, later.1)
+}
+
 /// By the key that is read, and its version.
 type Readers<'a> = HashMap<&'a str, Vec<(&'a ETag, Vec<&'a RelKey>)>>;
 

@@ -86,6 +86,10 @@ impl Dialer {
         Self(Arc::new(way))
     }
 
+    pub(super) fn way(&self) -> &Way {
+        &self.0
+    }
+
     pub(super) fn connect_timeout(&self) -> Duration {
         self.0.connect_timeout
     }
@@ -141,7 +145,7 @@ impl Way {
     }
 
     /// Those that may be dialled, at least one.
-    fn permitted(
+    pub(super) fn permitted(
         &self,
         host: &str,
         addresses: &[IpAddr],

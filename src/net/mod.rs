@@ -16,11 +16,13 @@ mod link;
 mod meter;
 mod quiet;
 mod resolve;
+mod route;
 mod rules;
 mod sdk;
 mod servers;
 mod sntp;
 mod socket;
+mod steps;
 #[cfg(test)]
 pub(crate) mod stub;
 #[cfg(test)]
@@ -52,7 +54,9 @@ use tls::Connector;
 pub use ground::Ground;
 pub use link::{History, Link, LinkState};
 pub use meter::{Meter, Totals};
+pub use route::Route;
 pub use rules::{Cidr, CidrError};
+pub use steps::{Found, Server, Steps};
 pub use web::{Answer, Web, WebError};
 
 /// Whether the network beyond the interface counts.
@@ -169,6 +173,7 @@ impl std::error::Error for NetError {}
 pub struct Net {
     http: SharedHttpClient,
     web: Web,
+    steps: Steps,
     time: Time,
     meter: Arc<Meter>,
     link: Arc<Link>,
@@ -231,6 +236,7 @@ impl Net {
         Ok(Self {
             http: sdk::http_client(&connector, time.clone()),
             web: Web::new(&connector, time.clone()),
+            steps: Steps(connector),
             time,
             meter,
             link,
@@ -253,6 +259,12 @@ impl Net {
     #[must_use]
     pub fn web(&self) -> Web {
         self.web.clone()
+    }
+
+    /// The steps of a connection, one by one.
+    #[must_use]
+    pub fn steps(&self) -> &Steps {
+        &self.steps
     }
 
     /// What has passed.

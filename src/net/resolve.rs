@@ -141,6 +141,27 @@ impl Resolver {
         self.cache.lock().pop(&host);
     }
 
+    /// Where the addresses of `host` come from, for people.
+    pub(super) async fn origin(&self, host: &str) -> String {
+        if host.parse::<IpAddr>().is_ok() {
+            return "given as an address".to_owned();
+        }
+        if self.without_asking(host).is_some() {
+            return "not asked for: pinned, or this machine".to_owned();
+        }
+        if self.system {
+            return "by the system's resolver (network=open)".to_owned();
+        }
+        let servers = self.servers().await.unwrap_or_default();
+        let servers: Vec<_> = servers.iter().map(ToString::to_string).collect();
+        let whose = if self.servers.are_told() {
+            "dns="
+        } else {
+            "learnt with the link"
+        };
+        format!("by {} ({whose})", servers.join(", "))
+    }
+
     fn without_asking(&self, host: &str) -> Option<Vec<IpAddr>> {
         if let Ok(literal) = host.parse::<IpAddr>() {
             return Some(vec![literal]);

@@ -120,6 +120,11 @@ impl Connector {
         }
     }
 
+    /// What dials for it.
+    pub(super) fn dialer(&self) -> &Dialer {
+        &self.dialer
+    }
+
     /// A client with a pool of its own over this connector.
     pub(super) fn client<B>(&self) -> Client<Self, B>
     where

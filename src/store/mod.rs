@@ -6,6 +6,7 @@
 //! - every call ends: `retry` bounds it by a total deadline that restarts with progress;
 //! - an error is a decision for the caller, never a text to be matched.
 
+pub mod canary;
 pub mod counted;
 mod error;
 pub mod fault;
@@ -155,6 +156,23 @@ pub struct CopyRequest {
     pub key: ObjectKey,
     /// New metadata (`REPLACE`); tags go along.
     pub headers: Headers,
+}
+
+/// Uploads in parts that were begun and neither completed nor aborted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Begun {
+    /// When each was begun, in seconds since 1970 (0: not told).
+    pub at: Vec<i64>,
+    /// There are more than one answer holds (1,000).
+    pub more: bool,
+}
+
+/// Looks for uploads that were begun. Not of `ObjectStore`: no mount needs it, and no role has to
+/// allow it (`s3:ListBucketMultipartUploads`).
+#[async_trait]
+pub trait Uploads: Send + Sync + fmt::Debug {
+    /// One page of ListMultipartUploads, of keys that begin with `prefix` (full keys).
+    async fn begun(&self, prefix: &str) -> Result<Begun>;
 }
 
 /// One bucket (below `prefix`: one prefix of it).

@@ -245,6 +245,8 @@ impl State {
                     entry.base = Base::Version(id.etag.clone());
                 }
                 entry.begun = false;
+                // What was unsent before went with this one.
+                entry.unsent_since = entry.since;
                 entry.staged.take_if(|(staged, ..)| *staged <= number);
                 entry.uploading.take_if(|(begun, _)| *begun <= number);
             });

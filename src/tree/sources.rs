@@ -13,6 +13,9 @@ use crate::types::{Extent, Extents, FileNo, Generation, ObjectId, RelKey, Seq, S
 
 use super::fold::SHARED_MIN;
 
+/// S3 copies ranges of larger versions only.
+const COPIED_FROM: u64 = 5 << 20;
+
 /// So many replaced versions are remembered for drafts built on them.
 const REPLACED_MAX: usize = 1024;
 
@@ -77,6 +80,8 @@ impl Sources {
     ) -> Moved {
         let mut moved = Moved::default();
         let mut fresh: HashMap<ObjectId, Extents> = HashMap::new();
+        // Then also short pieces need not be sent again: the tail of a log, while it is appended to.
+        let is_copied_from = generation.len > COPIED_FROM;
         for piece in generation.extents.iter() {
             let there = |at| Extent {
                 at,
@@ -87,7 +92,7 @@ impl Sources {
                 },
             };
             match &piece.from {
-                Source::Local { file, offset } if piece.len >= SHARED_MIN => {
+                Source::Local { file, offset } if piece.len >= SHARED_MIN || is_copied_from => {
                     self.sent.entry(*file).or_default().put(there(*offset));
                     moved.files.insert(*file);
                 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::harness::cloud::{Delta, Tally};
 use crate::harness::relay::Wire;
+use crate::harness::tree::sha256;
 use crate::harness::{Mount, Server, World, eventually, long, noise, shell, try_shell};
 
 const KIB: u64 = 1 << 10;
@@ -343,6 +344,46 @@ fn copy_and_compare(bench: &Bench, plain: &Path) {
         &format!("cmp -n {LARGE} copy '{}'", plain.display()),
     );
     bench.check_memory();
+}
+
+/// Fifty lines by fifty processes cost one upload of them: the file waits to grow, and `drain` (here),
+/// a minute or a quarter more of it ends the wait.
+#[test]
+fn lines_appended_one_by_one_to_a_large_file_go_up_together() {
+    let bench = Bench::with("lines", &[("append_max_age", "1h")], |world| {
+        world.client.put(&world.key("d/log"), &noise(5, 6 << 20));
+    });
+    bench.cost(run("ls . d; echo first >> d/log"));
+    let before = bench.world.cloud.counts();
+    let cost = bench.cost(|dir| {
+        let lines = "for i in $(seq 50); do echo 123456789 >> d/log; done; echo x > e";
+        shell(dir, lines);
+        // It was closed last: by now the lines would have been on their way.
+        let puts = || {
+            bench
+                .world
+                .cloud
+                .counts()
+                .since(&before)
+                .requests("PutObject")
+        };
+        let has_other = || (puts() == 1).then_some(());
+        eventually("the file beside it", Duration::from_secs(20), has_other);
+    });
+    cost.is(&[
+        ("PutObject", 1),
+        ("CreateMultipartUpload", 1),
+        ("UploadPartCopy", 1),
+        ("UploadPart", 1),
+        ("CompleteMultipartUpload", 1),
+    ]);
+    assert_eq!(cost.cloud.data_up, 500 + 2, "{cost:?}");
+    assert!(cost.up() + cost.down() < 20 * KIB, "{cost:?}");
+    let log = bench.world.client.get(&bench.world.key("d/log"));
+    let mut wanted = noise(5, 6 << 20);
+    wanted.extend_from_slice(b"first\n");
+    wanted.extend_from_slice(&b"123456789\n".repeat(50));
+    assert_eq!(log.sha256, sha256(&wanted));
 }
 
 #[test]

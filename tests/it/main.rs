@@ -8,6 +8,7 @@ mod contract;
 mod corpus;
 mod credentials;
 mod demo;
+mod doctor;
 mod figures;
 mod fstab;
 mod full;

@@ -1,6 +1,7 @@
 //! Each rule of the planner by itself; `any_order` has them all at once.
 
 mod any_order;
+mod growth;
 
 use std::sync::Arc;
 
@@ -72,6 +73,7 @@ impl Scene {
             busy: Busy::default(),
             rules: Rules {
                 linger: Duration::from_secs(2),
+                append_max_age: None,
                 order: Order::Dir,
                 upload_open: Duration::from_secs(300),
                 concurrency: 4,

@@ -14,6 +14,7 @@ mod headers;
 mod list;
 mod multipart;
 mod object;
+mod uploads;
 mod wire;
 mod words;
 
@@ -64,6 +65,25 @@ pub struct Config {
     pub path_style: bool,
     /// Keys lie in the folder of the identity that signs.
     pub is_rooted: bool,
+}
+
+impl Config {
+    /// Where requests go, as a URL without a path.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let base = self.endpoint_url.clone().unwrap_or_else(|| {
+            let china = self.region.starts_with("cn-");
+            let ending = if china { ".cn" } else { "" };
+            format!("https://s3.{}.amazonaws.com{ending}", self.region)
+        });
+        let base = base.trim_end_matches('/');
+        match base.split_once("://") {
+            Some((scheme, host)) if !self.path_style => {
+                format!("{scheme}://{}.{host}", self.bucket)
+            }
+            _ => base.to_owned(),
+        }
+    }
 }
 
 /// A bucket of S3 or of a server that speaks its protocol.

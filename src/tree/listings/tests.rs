@@ -5,7 +5,7 @@ use crate::log::{Change, Record, SentObject};
 use crate::tree::{Freshness, Opened, Seen, Tree};
 use crate::types::{
     Attrs, Base, Extents, Generation, Headers, Kind, ListPage, Listed, ObjectId, ObjectKey, RelKey,
-    Time, Want,
+    Seq, Time, Want,
 };
 
 const TTL: Duration = Duration::from_secs(60);
@@ -84,10 +84,9 @@ fn len(dir: &Path) -> u64 {
     std::fs::metadata(dir.join(FILE)).unwrap().len()
 }
 
-/// The drain sent a new file.
-fn send(tree: &Tree, name: &str, etag: &str) {
-    let key = RelKey::file(&path(name));
-    let attrs = Attrs::new(Kind::File, 0o644, 0, 0, Time { secs: 1, nanos: 0 });
+/// A new name is wanted; the number of the change.
+fn want(tree: &Tree, key: &RelKey, kind: Kind) -> Seq {
+    let attrs = Attrs::new(kind, 0o755, 0, 0, Time { secs: 1, nanos: 0 });
     let generation = Generation {
         extents: Extents::default(),
         len: 0,
@@ -99,9 +98,14 @@ fn send(tree: &Tree, name: &str, etag: &str) {
         base: Base::Absent,
         number: None,
     };
-    let number = tree
-        .change::<crate::log::LogError>(|_| Ok((vec![change], Vec::new())))
-        .unwrap();
+    tree.change::<crate::log::LogError>(|_| Ok((vec![change], Vec::new())))
+        .unwrap()
+}
+
+/// The drain sent a new file.
+fn send(tree: &Tree, name: &str, etag: &str) {
+    let key = RelKey::file(&path(name));
+    let number = want(tree, &key, Kind::File);
     let object = Box::new(SentObject {
         id: ObjectId {
             key: ObjectKey::from(&key),
@@ -117,6 +121,16 @@ fn send(tree: &Tree, name: &str, etag: &str) {
         object,
     })
     .unwrap();
+}
+
+#[test]
+fn what_was_sent_from_a_directory_whose_own_marker_waits_is_seen_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open(dir.path());
+    want(&opened.tree, &RelKey::dir(&path("d")), Kind::Dir);
+    send(&opened.tree, "d/a", "1");
+    drop(opened);
+    assert_eq!(names(&open(dir.path()).tree, "d"), ["a"]);
 }
 
 #[test]

@@ -138,6 +138,15 @@ impl TestCloud {
         });
     }
 
+    /// Only requests whose key holds this are answered so, from now on.
+    pub(crate) fn refuse_key(&self, operation: &str, key: &str, status: u16, code: &str) {
+        self.cloud().faults().add(Fault {
+            times: u64::MAX,
+            key: Some(key.to_owned()),
+            ..Fault::refuse(operation, status, code)
+        });
+    }
+
     /// The next request of that operation is carried out, but its answer is lost.
     pub(crate) fn lose_answer(&self, operation: &str) {
         let fault = Fault::next(operation, Action::DropAfter);

@@ -50,6 +50,12 @@ impl Spec {
 
     /// The command line, without the program.
     pub(crate) fn args(&self) -> Vec<String> {
+        let place = vec!["mount".into(), self.source.clone(), shown(&self.dir)];
+        [place, self.said()].concat()
+    }
+
+    /// The options as they are said.
+    fn said(&self) -> Vec<String> {
         let mut options = vec![
             ("ca_file".to_owned(), shown(&self.ca_file)),
             ("spool_dir".to_owned(), shown(&self.spool)),
@@ -58,9 +64,6 @@ impl Spec {
         options.extend(self.options.iter().cloned());
         let joined: Vec<_> = options.iter().map(|(k, v)| format!("{k}={v}")).collect();
         vec![
-            "mount".into(),
-            self.source.clone(),
-            shown(&self.dir),
             "--region".into(),
             self.region.clone(),
             "--endpoint-url".into(),
@@ -70,6 +73,23 @@ impl Spec {
             "-o".into(),
             joined.join(","),
         ]
+    }
+
+    /// Another command of the binary that takes these options, where the mount would run; at most
+    /// two minutes.
+    pub(crate) fn command(&self, words: &[&str]) -> Output {
+        let program = self.program();
+        Command::new("timeout")
+            .args(["-k", "1", "120"])
+            .arg(program.get_program())
+            .args(program.get_args())
+            .args(words)
+            .args(self.said())
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
+            .stdin(Stdio::null())
+            .output()
+            .expect("timeout is there")
     }
 
     /// Mounts, and waits until it is said to be mounted.

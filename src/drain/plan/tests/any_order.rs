@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
+use crate::drain::waits::dir_of;
 
 /// The bytes of a file: runs of bytes that exist once in the world, by where they begin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -240,6 +241,7 @@ impl World {
             }
         }
         let rules = Rules {
+            append_max_age: None,
             linger: Duration::from_secs(2),
             order: self.order,
             upload_open: Duration::from_secs(300),

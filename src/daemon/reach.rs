@@ -1,0 +1,64 @@
+//! The way to the bucket without a mount: what `kryptonfs doctor` looks at.
+
+use std::sync::Arc;
+
+use super::Failure;
+use super::time::Keeping;
+use crate::clock::believed::Believed;
+use crate::config::Config;
+use crate::creds::{Krypton, Leases, Once};
+use crate::net::Net;
+use crate::store::prefix::Prefix;
+use crate::store::s3::S3Store;
+use crate::store::{ObjectStore, Uploads};
+
+/// The parts, made as for a mount; but the lease is asked for anew and shared with nobody, one call is
+/// one request, and spool and cache are not opened.
+#[derive(Clone, Debug)]
+pub struct Reach {
+    /// The network.
+    pub net: Net,
+    /// The clock of this process.
+    pub clock: Arc<Believed>,
+    /// Who issues credentials.
+    pub krypton: Arc<Krypton>,
+    /// Its lease.
+    pub leases: Arc<dyn Leases>,
+    /// The whole bucket.
+    pub bucket: Arc<dyn ObjectStore>,
+    /// What a mount sees of it.
+    pub mount: Arc<dyn ObjectStore>,
+    /// Uploads that were begun there.
+    pub uploads: Arc<dyn Uploads>,
+}
+
+/// Makes them; nothing is sent.
+///
+/// # Errors
+/// One line.
+pub fn reach(config: &Config) -> Result<Reach, Failure> {
+    let clock = Believed::of_process();
+    Keeping::look(&config.common_dir().join("clock"), &clock);
+    let net = Net::new(&config.net).map_err(|error| Failure::Usage(error.to_string()))?;
+    let shared = Arc::<Believed>::clone(&clock);
+    let krypton = Krypton::new(&config.creds, &net, shared);
+    let krypton = Arc::new(krypton.map_err(|error| Failure::Usage(error.to_string()))?);
+    let source = Arc::<Krypton>::clone(&krypton);
+    let leases: Arc<dyn Leases> = Arc::new(Once::new(source));
+    let s3 = Arc::new(S3Store::new(
+        &config.s3,
+        net.http_client(),
+        &net.sdk_config(&config.s3.region),
+        Arc::clone(&leases),
+    ));
+    let bucket: Arc<dyn ObjectStore> = Arc::<S3Store>::clone(&s3);
+    Ok(Reach {
+        net,
+        clock,
+        krypton,
+        leases,
+        mount: Prefix::over(Arc::clone(&bucket), &config.place.prefix),
+        bucket,
+        uploads: s3,
+    })
+}

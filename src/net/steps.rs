@@ -1,0 +1,271 @@
+//! The steps of a connection, one by one, for whoever has to say at which of them it ends
+//! (`kryptonfs doctor`).
+//!
+//! Invariant: they are the same steps by the same code as all connections take: the same resolver,
+//! rules, dialler and TLS.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use http::Uri;
+use tower_service::Service as _;
+
+use super::dial::DialError;
+use super::ground::Ground;
+use super::resolve::ResolveError;
+use super::route::{self, Route};
+use super::tls::Connector;
+
+/// Who is to be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its name, or an address (without brackets).
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// What is said there is encrypted.
+    pub tls: bool,
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+impl Server {
+    /// That of a URL; `None`: it is no `http://` or `https://` one.
+    #[must_use]
+    pub fn of(url: &str) -> Option<Self> {
+        let uri: Uri = url.parse().ok()?;
+        let tls = match uri.scheme_str()? {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        let host = uri.host()?;
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        Some(Self {
+            host: bare.to_owned(),
+            port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+            tls,
+        })
+    }
+
+    fn uri(&self) -> Option<Uri> {
+        let scheme = if self.tls { "https" } else { "http" };
+        let host = match self.host.parse() {
+            Ok(IpAddr::V6(v6)) => format!("[{v6}]"),
+            _ => self.host.clone(),
+        };
+        format!("{scheme}://{host}:{}/", self.port).parse().ok()
+    }
+}
+
+/// The addresses of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// At least one.
+    pub addresses: Vec<IpAddr>,
+    /// Who named them, for people.
+    pub origin: String,
+}
+
+/// The steps.
+#[derive(Clone, Debug)]
+pub struct Steps(pub(super) Connector);
+
+impl Steps {
+    /// What the kernel says of the interface; `None`: none is named.
+    ///
+    /// # Errors
+    /// If it says nothing at all.
+    pub fn ground(&self) -> io::Result<Option<Ground>> {
+        let interface = &self.0.dialer().way().bound.interface;
+        interface.as_deref().map(Ground::look).transpose()
+    }
+
+    /// The addresses of a name, as each connection asks for them.
+    ///
+    /// # Errors
+    /// One line.
+    pub async fn resolve(&self, host: &str) -> Result<Found, String> {
+        let resolver = &self.0.dialer().way().resolver;
+        let addresses = match resolver.lookup(host).await {
+            Ok(addresses) => addresses,
+            Err(ResolveError::Forbidden(why) | ResolveError::Failed(why)) => return Err(why),
+        };
+        let origin = resolver.origin(host).await;
+        Ok(Found { addresses, origin })
+    }
+
+    /// Those of the addresses that our rules let be dialled, at least one.
+    ///
+    /// # Errors
+    /// Why none may be.
+    pub fn permitted(&self, server: &Server, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, String> {
+        let way = self.0.dialer().way();
+        let permitted = way.permitted(&server.host, addresses, !server.tls);
+        permitted.map_err(|error| error.to_string())
+    }
+
+    /// The way the kernel would take without our binding.
+    ///
+    /// # Errors
+    /// If it does not say.
+    pub fn route_of_the_system(&self, address: IpAddr) -> io::Result<Option<Route>> {
+        route::to(address, None)
+    }
+
+    /// The interface's own way; without one, that of the system.
+    ///
+    /// # Errors
+    /// If the kernel does not say.
+    pub fn route(&self, address: IpAddr) -> io::Result<Option<Route>> {
+        let interface = &self.0.dialer().way().bound.interface;
+        route::to(address, interface.as_deref())
+    }
+
+    /// Makes a TCP connection and lets go of it: how long it took.
+    ///
+    /// # Errors
+    /// One line.
+    pub async fn connect(&self, server: &Server) -> Result<Duration, String> {
+        let uri = server.uri().ok_or_else(|| no_name(server))?;
+        let begun = Instant::now();
+        let dialled = self.0.dialer().dial(&uri).await;
+        dialled.map_err(|error| error.to_string())?;
+        Ok(begun.elapsed())
+    }
+
+    /// Makes a connection, shakes hands, and lets go of it: how long both took.
+    ///
+    /// # Errors
+    /// One line.
+    pub async fn shake_hands(&self, server: &Server) -> Result<Duration, String> {
+        let uri = server.uri().ok_or_else(|| no_name(server))?;
+        let begun = Instant::now();
+        let mut connector = self.0.clone();
+        match connector.call(uri).await {
+            Ok(_) => Ok(begun.elapsed()),
+            Err(error) => Err(innermost(&*error)),
+        }
+    }
+
+    /// Whether the time is known well enough for what is dated.
+    #[must_use]
+    pub fn knows_the_time(&self) -> bool {
+        self.0.dialer().knows_the_time()
+    }
+}
+
+fn no_name(server: &Server) -> String {
+    format!("{server} is not the name of a host")
+}
+
+/// The innermost cause: what is around it only says that something failed.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    if let Some(dial) = error.downcast_ref::<DialError>() {
+        return dial.to_string();
+    }
+    if let Some(io) = error.downcast_ref::<io::Error>()
+        && let Some(held) = io.get_ref()
+    {
+        return held.to_string();
+    }
+    match error.source() {
+        Some(cause) => innermost(cause),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::net::{Config, Net};
+
+    fn server(url: &str) -> Server {
+        Server::of(url).unwrap()
+    }
+
+    fn steps(config: Config) -> Steps {
+        let config = Config {
+            interface: Some("lo".to_owned()),
+            ..config
+        };
+        Net::new(&config).unwrap().steps().clone()
+    }
+
+    #[test]
+    fn a_server_is_read_off_its_url() {
+        let shown = |url| Server::of(url).map(|server| (server.to_string(), server.tls));
+        let s3 = "https://bucket.s3.ap-northeast-1.amazonaws.com";
+        assert_eq!(
+            shown(s3),
+            Some(("bucket.s3.ap-northeast-1.amazonaws.com:443".into(), true))
+        );
+        assert_eq!(shown("http://a/b"), Some(("a:80".into(), false)));
+        assert_eq!(
+            shown("https://[fd00::1]:9"),
+            Some(("fd00::1:9".into(), true))
+        );
+        assert_eq!(shown("ftp://a"), None);
+        assert_eq!(shown("a"), None);
+    }
+
+    #[tokio::test]
+    async fn addresses_come_with_who_named_them() {
+        let steps = steps(Config {
+            resolve: vec![("s3.test".into(), [127, 0, 0, 9].into())],
+            ..Config::default()
+        });
+        let found = steps.resolve("s3.test").await.unwrap();
+        assert_eq!(found.addresses, [IpAddr::from([127, 0, 0, 9])]);
+        assert!(found.origin.contains("pinned"), "{}", found.origin);
+        let found = steps.resolve("10.0.0.1").await.unwrap();
+        assert!(found.origin.contains("address"), "{}", found.origin);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_made_and_a_handshake_that_fails_says_why() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let steps = steps(Config::default());
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        steps.connect(&server(&url)).await.unwrap();
+        std::thread::spawn(move || {
+            use std::io::{Read as _, Write as _};
+            for connection in listener.incoming() {
+                let mut connection = connection.unwrap();
+                // What comes after the client hung up is nobody's business.
+                let _ = connection.read(&mut [0; 512]);
+                let _ = connection.write_all(b"HTTP/1.1 400 this is no TLS\r\n\r\n");
+            }
+        });
+        let why = steps.shake_hands(&server(&url)).await.unwrap_err();
+        assert!(why.contains("corrupt"), "{why}");
+        let nobody = server("https://127.0.0.1:1");
+        let why = steps.connect(&nobody).await.unwrap_err();
+        assert!(
+            why.contains("127.0.0.1:1") && why.contains("refused"),
+            "{why}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_address_outside_of_allow_is_named_with_the_rule() {
+        let steps = steps(Config {
+            allow: vec!["10.0.0.0/8".parse().unwrap()],
+            ..Config::default()
+        });
+        let server = server("https://127.0.0.1:1");
+        let why = steps.permitted(&server, &[[127, 0, 0, 1].into()]);
+        assert!(why.unwrap_err().contains("allow="));
+        let way = steps.route(IpAddr::from([127, 0, 0, 1])).unwrap();
+        assert_eq!(way.and_then(|way| way.interface).as_deref(), Some("lo"));
+        assert!(steps.ground().unwrap().unwrap().up);
+    }
+}
