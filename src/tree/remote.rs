@@ -285,12 +285,14 @@ impl Remote {
         let dir = self.dirs.entry(path.clone()).or_default();
         let was_listed = dir.listed.replace(started).is_some();
         let (mut dirs, mut gone) = (Vec::new(), Vec::new());
+        let is_told = dir.told;
         dir.names.retain(|name, slot| {
             let stays = slot.checked >= started;
             if !stays && slot.dir.present().is_some() {
                 dirs.push(path.join(name));
             }
-            if !stays && slot.told {
+            // Also of a slot that is not told as it is now, the kept listings may tell something older.
+            if !stays && is_told {
                 gone.push(name.clone());
             }
             stays
