@@ -2,6 +2,7 @@
 
 mod basics;
 mod crash;
+mod device;
 mod exact;
 mod full;
 mod model;

@@ -5,7 +5,6 @@
 //! acknowledged, or that with the operation that was under way, never anything else.
 
 mod cost;
-mod device;
 mod faults;
 mod order;
 mod scenarios;
@@ -14,9 +13,9 @@ mod steps;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use super::device::{Cut, Device, Event, Recorder, Requests};
 use super::*;
 use crate::store::layer::Layered;
-use device::{Cut, Device, Event, Recorder, Requests};
 use scenarios::{Do, Names, bytes, oracle, scenarios};
 use steps::{QUESTIONS, STEPS, step_of};
 

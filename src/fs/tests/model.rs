@@ -1,396 +1,491 @@
-//! Random operations against a reference model that knows nothing of logs, extents and drains: a
-//! map from path to bytes or directory.
+//! Random sequences of what a user does to files and names, and of what happens to the device,
+//! carried out on the real verbs over the twin and on a reference that knows nothing of how they
+//! work (`model/reference.rs`).
 //!
-//! After each operation the tree shows what the model has; after a reboot too; after the drain the
-//! bucket holds exactly it, and a device that knows nothing shows it again.
+//! After each step: every call answers as the reference does; the tree, its bytes, modes and times
+//! are the reference's. After a crash: what was acknowledged, and nothing else. At any moment: an
+//! object in the bucket is whole, and was acknowledged under its name. After a drain: the bucket is
+//! the tree, and the log is empty; a device that knows nothing shows it again.
+//!
+//! The sequences of the suite are the same in each run. `PROPTEST_CASES` asks for more of them,
+//! `KRYPTONFS_LONG=1` for many others, from a seed that is told; `KRYPTONFS_SEED` for those of one.
+//! What was shrunk stays in `model/regressions.rs`.
 
-use std::collections::BTreeMap;
+mod action;
+mod look;
+mod machine;
+mod reference;
+mod regressions;
 
-use proptest::prelude::*;
+use std::panic::AssertUnwindSafe;
+
+use proptest::strategy::{Strategy, ValueTree as _};
+use proptest::test_runner::{Config as Cases, RngAlgorithm, TestRng, TestRunner};
+use tokio::time::Instant;
 
 use super::*;
+use action::{Action, Flags, SCRATCH, SLOTS};
+use look::{Seen, assert_same, wanted};
+use machine::Machine;
+use reference::{Body, DIR_MODE, Reference};
 
-#[derive(Clone, Debug, PartialEq)]
-enum Node {
-    File(Vec<u8>),
-    Dir,
-}
-
-type Model = BTreeMap<String, Node>;
-
-#[derive(Clone, Debug)]
-enum Action {
-    Put(usize, Vec<u8>),
-    Append(usize, Vec<u8>),
-    WriteAt(usize, u64, Vec<u8>),
-    Truncate(usize, u64),
-    Rename(usize, usize),
-    Exchange(usize, usize),
-    Unlink(usize),
-    Mkdir(usize),
-    Rmdir(usize),
-    Copy(usize, usize),
-    Chmod(usize),
-    Foreign(usize, Vec<u8>),
-    Drain,
-    Reboot,
-}
-
-const PATHS: [&str; 14] = [
-    "a", "b", "c", "a/a", "a/b", "b/a", "b/b", "c/a", "a/a/a", "a/a/b", "b/b/a", "c/a/a", "d",
-    "d/a",
-];
-
-fn bytes() -> impl Strategy<Value = Vec<u8>> {
-    (
-        any::<u8>(),
-        prop_oneof![8 => 0usize..40, 1 => 30_000usize..40_000, 1 => 60_000usize..140_000],
-    )
-        .prop_map(|(first, len)| {
-            (0..len)
-                .map(|i| first.wrapping_add((i / 7) as u8))
-                .collect()
-        })
-}
-
-fn action() -> impl Strategy<Value = Action> {
-    let path = || 0..PATHS.len();
-    prop_oneof![
-        6 => (path(), bytes()).prop_map(|(p, b)| Action::Put(p, b)),
-        4 => (path(), bytes()).prop_map(|(p, b)| Action::Append(p, b)),
-        4 => (path(), 0u64..50_000, bytes()).prop_map(|(p, at, b)| Action::WriteAt(p, at, b)),
-        2 => (path(), 0u64..50_000).prop_map(|(p, len)| Action::Truncate(p, len)),
-        6 => (path(), path()).prop_map(|(a, b)| Action::Rename(a, b)),
-        1 => (path(), path()).prop_map(|(a, b)| Action::Exchange(a, b)),
-        3 => path().prop_map(Action::Unlink),
-        4 => path().prop_map(Action::Mkdir),
-        2 => path().prop_map(Action::Rmdir),
-        2 => (path(), path()).prop_map(|(a, b)| Action::Copy(a, b)),
-        1 => path().prop_map(Action::Chmod),
-        2 => (path(), bytes()).prop_map(|(p, b)| Action::Foreign(p, b)),
-        3 => Just(Action::Drain),
-        1 => Just(Action::Reboot),
-    ]
-}
-
-fn parent_is_dir(model: &Model, path: &str) -> bool {
-    path.rsplit_once('/')
-        .is_none_or(|(dir, _)| model.get(dir) == Some(&Node::Dir))
-}
-
-fn has_children(model: &Model, path: &str) -> bool {
-    model
-        .keys()
-        .any(|other| other.starts_with(&format!("{path}/")))
-}
-
-fn write_at(old: &mut Vec<u8>, at: usize, new: &[u8]) {
-    old.resize(old.len().max(at + new.len()), 0);
-    old[at..at + new.len()].copy_from_slice(new);
-}
-
-/// Whether the rename is allowed, by rename(2).
-fn may_rename(model: &Model, from: &str, to: &str) -> bool {
-    let (Some(old), new) = (model.get(from), model.get(to)) else {
-        return false;
-    };
-    if !parent_is_dir(model, to) || to.starts_with(&format!("{from}/")) {
-        return false;
-    }
-    match (old, new) {
-        (_, None) => true,
-        (Node::File(_), Some(Node::File(_))) => true,
-        (Node::Dir, Some(Node::Dir)) => from == to || !has_children(model, to),
-        (Node::File(_), Some(Node::Dir)) | (Node::Dir, Some(Node::File(_))) => false,
-    }
-}
-
-fn rename(model: &mut Model, from: &str, to: &str) {
-    if from == to {
-        return;
-    }
-    let below = format!("{from}/");
-    let moved: Vec<String> = model
-        .keys()
-        .filter(|path| *path == from || path.starts_with(&below))
-        .cloned()
-        .collect();
-    for path in moved {
-        let node = model.remove(&path).unwrap();
-        model.insert(format!("{to}{}", &path[from.len()..]), node);
-    }
+/// The machine and its reference, in step.
+struct Pair {
+    machine: Machine,
+    model: Reference,
+    held: [Option<(Ino, Fh)>; SLOTS + 1],
 }
 
 impl World {
-    async fn edit(&self, path: &str, flags: i32, at: u64, bytes: &[u8]) -> Result<()> {
-        let (ino, fh) = self.open(path, flags).await?;
-        let written = self.write(ino, fh, at, bytes).await;
-        self.close(ino, fh).await?;
-        written
-    }
-
-    async fn copy(&self, from: &str, to: &str) -> Result<()> {
-        let (a, source) = self.open(from, libc::O_RDONLY).await?;
-        let (b, target) = self
-            .open(to, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC)
-            .await?;
-        let copied = self
-            .fs
-            .copy_file_range((source, 0), (target, 0), 1 << 30)
-            .await;
-        self.close(a, source).await?;
-        self.close(b, target).await?;
-        copied.map(|_| ())
-    }
-
-    /// What is visible, read through the verbs.
-    async fn visible(&self) -> Model {
-        let mut all = Model::new();
-        let mut todo = vec![String::new()];
-        while let Some(dir) = todo.pop() {
-            for name in self.names(&dir).await.unwrap() {
-                let path = if dir.is_empty() {
-                    name
-                } else {
-                    format!("{dir}/{name}")
-                };
-                let node = match self.at(&path).await.unwrap().kind {
-                    Kind::Dir => {
-                        todo.push(path.clone());
-                        Node::Dir
-                    }
-                    _ => Node::File(self.get(&path).await.unwrap()),
-                };
-                all.insert(path, node);
-            }
+    /// As the kernel opens a name.
+    async fn open_at(&self, path: &str, flags: Flags) -> Result<(Ino, Fh)> {
+        let (dir, name) = self.parent(path).await?;
+        let bits = flags.bits();
+        if flags.create {
+            let (stat, opened) = self.fs.create(dir, name, 0o644, bits, ME).await?;
+            return Ok((stat.ino, opened.fh));
         }
-        all
+        let ino = self.fs.lookup(dir, name).await?.ino;
+        Ok((ino, self.fs.open(ino, bits, ME).await?.fh))
+    }
+
+    /// As the kernel walks to a name.
+    async fn dir_of<'a>(&self, path: &'a str) -> Result<(Ino, &'a [u8])> {
+        let (dir, name) = self.parent(path).await?;
+        match self.fs.getattr(dir, None).await?.kind {
+            Kind::Dir => Ok((dir, name)),
+            _ => Err(FsError::NotDir),
+        }
+    }
+
+    async fn set(&self, path: &str, change: SetAttr) -> Result<()> {
+        let ino = self.at(path).await?.ino;
+        self.fs.setattr(ino, change).await.map(|_| ())
+    }
+
+    /// `upload_open` has passed for an open file.
+    async fn snapshot(&self, fh: Fh) {
+        let file = self.fs.handles.file(fh).unwrap().file;
+        let later = Instant::now() + Duration::from_secs(7200);
+        self.fs.look_after(&file, later).await;
     }
 }
 
-/// Carries `action` out on both; what the model does not allow must be refused.
-async fn step(world: World, model: &mut Model, action: &Action) -> World {
-    let is_file = |model: &Model, path: &str| matches!(model.get(path), Some(Node::File(_)));
-    match action {
-        Action::Put(p, bytes) => {
-            let path = PATHS[*p];
-            if parent_is_dir(model, path) && model.get(path) != Some(&Node::Dir) {
-                world.put(path, bytes).await.unwrap();
-                model.insert(path.into(), Node::File(bytes.clone()));
+impl Flags {
+    fn bits(self) -> i32 {
+        let access = match (self.read, self.write) {
+            (true, true) => libc::O_RDWR,
+            (false, true) => libc::O_WRONLY,
+            (_, false) => libc::O_RDONLY,
+        };
+        let all = [
+            (self.create, libc::O_CREAT),
+            (self.exclusive, libc::O_EXCL),
+            (self.truncate, libc::O_TRUNC),
+            (self.append, libc::O_APPEND),
+        ];
+        all.into_iter()
+            .filter(|(is, _)| *is)
+            .fold(access, |bits, (_, bit)| bits | bit)
+    }
+}
+
+impl Pair {
+    fn new(actions: &[Action]) -> Self {
+        let cuts = |action: &Action| matches!(action, Action::Reboot(_, action::Cut::Power(..)));
+        Self {
+            machine: Machine::new(actions.iter().any(cuts)),
+            model: Reference::default(),
+            held: [None; SLOTS + 1],
+        }
+    }
+
+    fn step(&mut self, action: &Action) {
+        match *action {
+            Action::Put(path, bytes) => {
+                if self.open(SCRATCH, path, Flags::PUT) {
+                    self.write(SCRATCH, 0, &bytes.all());
+                    self.close(SCRATCH);
+                }
             }
-        }
-        Action::Append(p, bytes) if is_file(model, PATHS[*p]) => {
-            let Some(Node::File(old)) = model.get_mut(PATHS[*p]) else {
-                return world;
-            };
-            world
-                .edit(PATHS[*p], libc::O_WRONLY, old.len() as u64, bytes)
-                .await
-                .unwrap();
-            old.extend_from_slice(bytes);
-        }
-        Action::WriteAt(p, at, bytes) if is_file(model, PATHS[*p]) && !bytes.is_empty() => {
-            let Some(Node::File(old)) = model.get_mut(PATHS[*p]) else {
-                return world;
-            };
-            world
-                .edit(PATHS[*p], libc::O_RDWR, *at, bytes)
-                .await
-                .unwrap();
-            write_at(old, usize::try_from(*at).unwrap(), bytes);
-        }
-        Action::Truncate(p, len) if is_file(model, PATHS[*p]) => {
-            let Some(Node::File(old)) = model.get_mut(PATHS[*p]) else {
-                return world;
-            };
-            let ino = world.at(PATHS[*p]).await.unwrap().ino;
-            let change = SetAttr {
-                size: Some(*len),
-                ..SetAttr::default()
-            };
-            world.fs.setattr(ino, change).await.unwrap();
-            old.resize(usize::try_from(*len).unwrap(), 0);
-        }
-        Action::Copy(a, b) => {
-            let (from, to) = (PATHS[*a], PATHS[*b]);
-            let fits = parent_is_dir(model, to) && model.get(to) != Some(&Node::Dir);
-            if is_file(model, from) && fits && from != to {
-                world.copy(from, to).await.unwrap();
-                model.insert(to.into(), model[from].clone());
+            Action::Append(path, bytes) => {
+                if self.open(SCRATCH, path, Flags::APPEND) {
+                    self.write(SCRATCH, 0, &bytes.all());
+                    self.close(SCRATCH);
+                }
             }
+            Action::Open(slot, path, flags) => {
+                self.close(slot);
+                self.open(slot, path, flags);
+            }
+            Action::Drain => self.drain(),
+            Action::BreakOff(after, is_lost) => self.machine.break_off(after, is_lost),
+            Action::Reboot(after, cut) => self.restart(after, cut),
+            Action::Write(slot, ..)
+            | Action::Cut(slot, ..)
+            | Action::Read(slot)
+            | Action::Fsync(slot)
+            | Action::Flush(slot)
+            | Action::Close(slot)
+            | Action::CopyRange((slot, _), ..)
+            | Action::Snapshot(slot) => self.step_open(slot, action),
+            _ => self.step_names(action),
         }
-        Action::Chmod(p) => {
-            if let Ok(stat) = world.at(PATHS[*p]).await {
+    }
+
+    /// Whether it is open then.
+    fn open(&mut self, slot: usize, path: &str, flags: Flags) -> bool {
+        let is_link = |node: &reference::Node| matches!(node.body, Body::Link(_));
+        if self.model.at(path).is_some_and(is_link) && !flags.exclusive {
+            // The kernel goes where it leads.
+            return false;
+        }
+        let wanted = self.model.open(path, flags, slot);
+        let done = self
+            .machine
+            .on(async |world| world.open_at(path, flags).await);
+        assert_eq!(
+            done.as_ref().map(|_| ()),
+            wanted.as_ref().copied(),
+            "open {path}"
+        );
+        self.held[slot] = done.ok();
+        self.held[slot].is_some()
+    }
+
+    fn write(&mut self, slot: usize, at: usize, bytes: &[u8]) {
+        let (Some((ino, fh)), Some(handle)) = (self.held[slot], self.model.handle(slot)) else {
+            return;
+        };
+        if !handle.flags.write || bytes.is_empty() {
+            return;
+        }
+        let len = self.model.open_bytes(slot).len();
+        let at = if handle.flags.append { len } else { at };
+        self.machine.on(async |world| {
+            let size = world.fs.getattr(ino, Some(fh)).await.unwrap().size;
+            assert_eq!(size, len as u64, "what fstat shows");
+            world.write(ino, fh, at as u64, bytes).await.unwrap();
+        });
+        self.model.write(slot, at, bytes);
+    }
+
+    fn close(&mut self, slot: usize) {
+        if let Some((ino, fh)) = self.held[slot].take() {
+            self.machine
+                .on(async |world| world.close(ino, fh).await.unwrap());
+            self.model.close(slot);
+        }
+    }
+
+    fn step_open(&mut self, slot: usize, action: &Action) {
+        let (Some((ino, fh)), Some(handle)) = (self.held[slot], self.model.handle(slot)) else {
+            return;
+        };
+        match *action {
+            Action::Write(_, at, bytes) => self.write(slot, at, &bytes.all()),
+            Action::Cut(_, len) if handle.flags.write => {
                 let change = SetAttr {
-                    mode: Some(0o600),
+                    size: Some(len as u64),
+                    fh: Some(fh),
                     ..SetAttr::default()
                 };
-                world.fs.setattr(stat.ino, change).await.unwrap();
+                self.machine
+                    .on(async |world| world.fs.setattr(ino, change).await.unwrap());
+                self.model.cut(slot, len);
             }
+            Action::Read(_) if handle.flags.read => self.read(slot),
+            Action::Fsync(_) => {
+                self.machine
+                    .on(async |world| world.fs.fsync(ino, fh).await.unwrap());
+                self.model.fsync(slot);
+            }
+            Action::Flush(_) => {
+                self.machine
+                    .on(async |world| world.fs.flush(ino, fh, ME.pid).await.unwrap());
+                self.model.flush(slot);
+            }
+            Action::Close(_) => self.close(slot),
+            Action::CopyRange((_, from), (to, at), len) => self.copy((slot, from), (to, at), len),
+            Action::Snapshot(_) if self.model.is_unsealed(slot) => {
+                self.machine.on(async |world| world.snapshot(fh).await);
+                self.model.fsync(slot);
+            }
+            _ => {}
         }
-        Action::Foreign(p, bytes) => return foreign(world, model, PATHS[*p], bytes).await,
-        Action::Drain => world.drain().await,
-        Action::Reboot => return world.reboot().await,
-        _ => step_names(&world, model, action).await,
     }
-    world
-}
 
-/// Somebody else puts an object where nothing was.
-async fn foreign(world: World, model: &mut Model, path: &str, bytes: &[u8]) -> World {
-    if !parent_is_dir(model, path) || model.contains_key(path) {
-        return world;
-    }
-    world.drain().await;
-    world
-        .twin
-        .put_behind(path, bytes.to_vec(), Headers::default());
-    model.insert(path.into(), Node::File(bytes.to_vec()));
-    world.reboot().await
-}
-
-/// The actions on names.
-async fn step_names(world: &World, model: &mut Model, action: &Action) {
-    let is_file = |model: &Model, path: &str| matches!(model.get(path), Some(Node::File(_)));
-    match action {
-        Action::Rename(a, b) => {
-            let (from, to) = (PATHS[*a], PATHS[*b]);
-            let done = world.rename(from, to).await;
-            assert_eq!(
-                done.is_ok(),
-                may_rename(model, from, to),
-                "{from} -> {to}: {done:?}"
-            );
-            if done.is_ok() {
-                rename(model, from, to);
-            }
-        }
-        Action::Exchange(a, b) => {
-            let (a, b) = (PATHS[*a], PATHS[*b]);
-            if is_file(model, a) && is_file(model, b) {
-                let (from, to) = (
-                    world.parent(a).await.unwrap(),
-                    world.parent(b).await.unwrap(),
-                );
-                world
-                    .fs
-                    .rename(from, to, RenameFlags::Exchange)
-                    .await
-                    .unwrap();
-                let (x, y) = (model[a].clone(), model[b].clone());
-                model.insert(a.into(), y);
-                model.insert(b.into(), x);
-            }
-        }
-        Action::Unlink(p) => {
-            let done = world.unlink(PATHS[*p]).await;
-            assert_eq!(done.is_ok(), is_file(model, PATHS[*p]), "{done:?}");
-            if done.is_ok() {
-                model.remove(PATHS[*p]);
-            }
-        }
-        Action::Mkdir(p) => {
-            let done = world.mkdir(PATHS[*p]).await;
-            let may = parent_is_dir(model, PATHS[*p]) && !model.contains_key(PATHS[*p]);
-            assert_eq!(done.is_ok(), may, "{done:?}");
-            if may {
-                model.insert(PATHS[*p].into(), Node::Dir);
-            }
-        }
-        Action::Rmdir(p) => {
-            let path = PATHS[*p];
-            let may = model.get(path) == Some(&Node::Dir) && !has_children(model, path);
-            let done = match world.parent(path).await {
-                Ok((dir, name)) => world.fs.rmdir(dir, name).await,
-                Err(error) => Err(error),
-            };
-            assert_eq!(done.is_ok(), may, "{path}: {done:?}");
-            if may {
-                model.remove(path);
-            }
-        }
-        _ => {}
-    }
-}
-
-impl World {
-    /// A device that has never seen the bucket.
-    async fn stranger(&self) -> (World, tempfile::TempDir) {
-        let dir = tempfile::tempdir().unwrap();
-        let (fs, drain) = start(&self.twin, dir.path(), TTL);
-        let twin = Arc::clone(&self.twin);
-        (
-            World {
-                fs,
-                twin,
-                drain,
-                dir: tempfile::tempdir().unwrap(),
-            },
-            dir,
-        )
-    }
-}
-
-fn bucket(twin: &Twin) -> Model {
-    let files = twin.keys().into_iter().filter(|key| !key.ends_with('/'));
-    files
-        .map(|key| {
-            (
-                key.clone(),
-                Node::File(twin.object(&key).unwrap().0.to_vec()),
-            )
-        })
-        .collect()
-}
-
-async fn check(actions: &[Action]) {
-    let (mut world, mut model) = (World::new(), Model::new());
-    for (index, action) in actions.iter().enumerate() {
-        world = step(world, &mut model, action).await;
-        let visible = world.visible().await;
-        assert_same(&visible, &model, &format!("after step {index}, {action:?}"));
-    }
-    world = world.reboot().await;
-    assert_same(&world.visible().await, &model, "after a reboot");
-    world.drain().await;
-    assert_eq!(world.pending(), Vec::<String>::new());
-    let files: Model = model
-        .iter()
-        .filter(|(_, n)| **n != Node::Dir)
-        .map(|(p, n)| (p.clone(), n.clone()))
-        .collect();
-    assert_same(&bucket(&world.twin), &files, "the bucket");
-    assert_eq!(world.twin.uploads(), 0, "no upload is left behind");
-    let (other, _dir) = world.stranger().await;
-    assert_same(&other.visible().await, &model, "a stranger's view");
-}
-
-fn assert_same(seen: &Model, wanted: &Model, when: &str) {
-    let short = |model: &Model| {
-        let show = |node: &Node| match node {
-            Node::Dir => "dir".into(),
-            Node::File(b) => format!("{} B {:?}", b.len(), &b[..b.len().min(4)]),
+    fn read(&self, slot: usize) {
+        let Some((ino, fh)) = self.held[slot] else {
+            return;
         };
-        model
-            .iter()
-            .map(|(path, node)| (path.clone(), show(node)))
-            .collect::<Vec<_>>()
-    };
-    assert!(
-        seen == wanted,
-        "{when}:\n seen {:?}\n want {:?}",
-        short(seen),
-        short(wanted)
-    );
+        let read = self
+            .machine
+            .on(async |world| world.fs.read(ino, fh, 0, 1 << 20).await);
+        let wanted = self.model.open_bytes(slot);
+        assert!(read.unwrap()[..] == *wanted, "what is read by a handle");
+    }
+
+    fn copy(&mut self, from: (usize, usize), to: (usize, usize), len: usize) {
+        let (Some(source), Some(target)) = (self.model.handle(from.0), self.model.handle(to.0))
+        else {
+            return;
+        };
+        let is_named = |slot: usize| self.model.path_of(slot).is_some();
+        if !source.flags.read || !target.flags.write || !is_named(from.0) || !is_named(to.0) {
+            return;
+        }
+        let (Some((_, a)), Some((_, b))) = (self.held[from.0], self.held[to.0]) else {
+            return;
+        };
+        let (from_at, to_at) = ((a, from.1 as u64), (b, to.1 as u64));
+        let copied = self
+            .machine
+            .on(async |world| world.fs.copy_file_range(from_at, to_at, len as u64).await);
+        let wanted = self.model.copy(from, to, len);
+        assert_eq!(copied.map(|copied| copied as usize), wanted, "bytes copied");
+    }
+
+    fn step_names(&mut self, action: &Action) {
+        let model = &mut self.model;
+        let (done, wanted) = match *action {
+            Action::Truncate(path, len) => {
+                if model
+                    .at(path)
+                    .is_some_and(|node| matches!(node.body, Body::Link(_)))
+                {
+                    return;
+                }
+                let change = SetAttr {
+                    size: Some(len as u64),
+                    ..SetAttr::default()
+                };
+                let done = self.machine.on(async |world| world.set(path, change).await);
+                (done, model.truncate(path, len))
+            }
+            Action::Rename(from, to, flags) => {
+                if from == to && flags != RenameFlags::Replace {
+                    // The kernel answers.
+                    return;
+                }
+                let done = self.machine.on(async |world| {
+                    let (from, to) = (world.dir_of(from).await?, world.dir_of(to).await?);
+                    world.fs.rename(from, to, flags).await
+                });
+                (done, model.rename(from, to, flags))
+            }
+            Action::Unlink(path) => {
+                let done = self.machine.on(async |world| world.unlink(path).await);
+                (done, model.remove(path, false))
+            }
+            Action::Rmdir(path) => {
+                let done = self.machine.on(async |world| {
+                    let (dir, name) = world.parent(path).await?;
+                    world.fs.rmdir(dir, name).await
+                });
+                (done, model.remove(path, true))
+            }
+            Action::Mkdir(path) => {
+                let done = self.machine.on(async |world| world.mkdir(path).await);
+                (done, model.make(path, Body::Dir, DIR_MODE).map(drop))
+            }
+            Action::Symlink(path, target) => {
+                let done = self.machine.on(async |world| {
+                    let (dir, name) = world.parent(path).await?;
+                    world
+                        .fs
+                        .symlink(dir, name, target.as_bytes(), ME)
+                        .await
+                        .map(|_| ())
+                });
+                (
+                    done,
+                    model.make(path, Body::Link(target.into()), 0o777).map(drop),
+                )
+            }
+            Action::Chmod(path, mode) => {
+                let change = SetAttr {
+                    mode: Some(mode),
+                    ..SetAttr::default()
+                };
+                let done = self.machine.on(async |world| world.set(path, change).await);
+                (done, model.set(path, |node| node.mode = mode))
+            }
+            Action::Utimens(path, secs) => {
+                let mtime = Some(SetTime::At(Time { secs, nanos: 0 }));
+                let change = SetAttr {
+                    mtime,
+                    ..SetAttr::default()
+                };
+                let done = self.machine.on(async |world| world.set(path, change).await);
+                (done, model.set(path, |node| node.mtime = Some(secs)))
+            }
+            _ => return,
+        };
+        assert_eq!(done, wanted, "{action:?}");
+    }
+
+    fn drain(&mut self) {
+        self.machine.drain();
+        if self.model.has_writers() {
+            return;
+        }
+        let pending = self.machine.on(async |world| world.pending());
+        assert_eq!(pending, Vec::<String>::new(), "after a drain");
+        let bytes = |body: &Body| match body {
+            Body::File(bytes) | Body::Link(bytes) => Some(bytes.clone()),
+            Body::Dir => None,
+        };
+        let files = self.model.all();
+        let files = files.filter_map(|(path, node)| Some((path.to_owned(), bytes(&node.body)?)));
+        let wanted: Vec<_> = files.collect();
+        let keys = self
+            .machine
+            .twin
+            .keys()
+            .into_iter()
+            .filter(|key| !key.ends_with('/'));
+        let there: Vec<_> = keys
+            .map(|key| {
+                (
+                    key.clone(),
+                    self.machine.twin.object(&key).unwrap().0.to_vec(),
+                )
+            })
+            .collect();
+        assert!(
+            there == wanted,
+            "the bucket: {}\nnot: {}",
+            look::brief(&there),
+            look::brief(&wanted)
+        );
+    }
+
+    fn restart(&mut self, after: u32, cut: action::Cut) {
+        self.machine.restart(after, cut);
+        self.held = [None; SLOTS + 1];
+        for path in self.model.crash() {
+            let Some((bytes, _)) = self.machine.twin.object(&path) else {
+                continue;
+            };
+            if let Ok(stat) = self.machine.on(async |world| world.at(&path).await) {
+                let body = match stat.kind {
+                    Kind::Symlink => Body::Link(bytes.to_vec()),
+                    _ => Body::File(bytes.to_vec()),
+                };
+                self.model.appears(&path, body, u32::from(stat.perm));
+            }
+        }
+    }
+
+    fn check(&self, when: &dyn std::fmt::Display) {
+        let seen: Seen = self.machine.on(look::visible);
+        assert_same(&seen, &wanted(&self.model), when);
+        for key in self
+            .machine
+            .twin
+            .keys()
+            .into_iter()
+            .filter(|key| !key.ends_with('/'))
+        {
+            let bytes = self.machine.twin.object(&key).unwrap().0.to_vec();
+            let len = bytes.len();
+            let is_whole = self.model.acked.contains(&(key.clone(), bytes));
+            assert!(
+                is_whole,
+                "{when}: {key} ({len} B) in the bucket was never acknowledged so"
+            );
+        }
+    }
+
+    /// All that is open is closed, sent, and seen by a device that knows nothing.
+    fn end(mut self) {
+        (0..SLOTS).for_each(|slot| self.close(slot));
+        self.check(&"all closed");
+        self.restart(0, action::Cut::Kill);
+        self.check(&"after a kill");
+        self.drain();
+        self.check(&"all sent");
+        self.machine.stop();
+        assert_eq!(self.machine.twin.half_sent(), 0, "an upload is left behind");
+        assert_same(
+            &self.machine.strangers_view(),
+            &wanted(&self.model),
+            &"elsewhere",
+        );
+    }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 400, ..ProptestConfig::default() })]
-    #[test]
-    fn any_sequence_of_operations_reboots_and_drains_equals_the_model(
-        actions in prop::collection::vec(action(), 1..50)
-    ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(check(&actions));
+/// Carries a sequence out on both.
+fn run(actions: &[Action]) {
+    let mut pair = Pair::new(actions);
+    for (index, action) in actions.iter().enumerate() {
+        pair.step(action);
+        pair.check(&format_args!("after step {index}, {action:?}"));
     }
+    pair.end();
+}
+
+fn fails(actions: &[Action]) -> bool {
+    std::panic::catch_unwind(AssertUnwindSafe(|| run(actions))).is_err()
+}
+
+/// What is left of a sequence that fails without all that it fails without.
+fn shrunk(mut actions: Vec<Action>) -> Vec<Action> {
+    let mut chunk = actions.len().div_ceil(2);
+    while chunk > 0 {
+        let mut at = 0;
+        while at < actions.len() {
+            let mut fewer = actions.clone();
+            fewer.drain(at..fewer.len().min(at + chunk));
+            if fails(&fewer) {
+                actions = fewer;
+            } else {
+                at += chunk;
+            }
+        }
+        chunk /= 2;
+    }
+    actions
+}
+
+fn told(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// `cases` sequences, the same each time.
+fn run_many(cases: u64, sequences: &impl Strategy<Value = Vec<Action>>) {
+    let is_long = told("KRYPTONFS_LONG").is_some_and(|long| long != 0);
+    let now = std::time::UNIX_EPOCH
+        .elapsed()
+        .unwrap_or_default()
+        .as_secs();
+    let seed = told("KRYPTONFS_SEED").unwrap_or(if is_long { now } else { 0 });
+    let cases = if is_long { cases * 10 } else { cases };
+    for case in 0..told("PROPTEST_CASES").unwrap_or(cases) {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        bytes[8..16].copy_from_slice(&case.to_le_bytes());
+        let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+        let mut runner = TestRunner::new_with_rng(Cases::default(), random);
+        let actions = sequences.new_tree(&mut runner).unwrap().current();
+        if fails(&actions) {
+            let actions = shrunk(actions);
+            let lines: Vec<_> = actions
+                .iter()
+                .map(|action| format!("{action:?},"))
+                .collect();
+            println!(
+                "KRYPTONFS_SEED={seed}, case {case}, shrunk:\n{}",
+                lines.join("\n")
+            );
+            run(&actions);
+            panic!("case {case} of KRYPTONFS_SEED={seed} failed and now does not");
+        }
+    }
+}
+
+#[test]
+fn any_sequence_of_operations_crashes_and_drains_equals_the_model() {
+    run_many(400, &action::alone());
 }
