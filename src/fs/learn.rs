@@ -2,8 +2,9 @@
 //! for a name, and how long anybody waits for it.
 //!
 //! Invariants:
-//! - creating and looking up never list a directory: a name is asked for by a listing of the keys
-//!   that begin with it (about 0.6 KB), which tells of the object and of the directory at once;
+//! - creating and looking up never list a large directory: a name is asked for by a listing of the
+//!   keys that begin with it, which tells of the object and of the directory at once, or by a HEAD;
+//!   where many names of a small one are asked for, by a listing of that (`cost` decides);
 //! - what is known but old is answered with after `stale_after`; what is unknown is waited for
 //!   `read_timeout`; a name that may be about to be made only as long as the link brings anything
 //!   at all (a slow link is not a silent one). Once the bucket was silent nobody waits but one
@@ -21,10 +22,11 @@ use parking_lot::Mutex;
 
 use crate::read::IsDown;
 use crate::store::{ListRequest, ObjectStore, StoreError};
-use crate::tree::{Content, Seen, Tree};
+use crate::tree::{Content, Freshness, Seen, Tree};
 use crate::types::{Kind, ObjectKey, RelKey, RelPath};
 
 use super::Progress;
+use super::cost::{About, Spent, Way};
 use super::paging::Paging;
 use super::waits::Waits;
 
@@ -47,6 +49,8 @@ enum Question {
     Deep(RelPath, usize),
     Head(RelKey),
     Empty(RelPath),
+    /// All names of a directory, if they fit on a page.
+    All(RelPath),
 }
 
 /// Nothing came.
@@ -78,7 +82,9 @@ pub(super) struct Learner {
     store: Arc<dyn ObjectStore>,
     stale_after: Duration,
     read_timeout: Duration,
+    ttl: Duration,
     progress: Progress,
+    spent: Mutex<Spent>,
     flights: Mutex<HashMap<Question, Flight>>,
     listings: Mutex<HashMap<RelPath, Weak<Paging>>>,
     silence: Mutex<Option<Silent>>,
@@ -98,8 +104,7 @@ impl Learner {
         tree: Arc<Tree>,
         store: Arc<dyn ObjectStore>,
         waits: Arc<Waits>,
-        stale_after: Duration,
-        read_timeout: Duration,
+        (stale_after, read_timeout, ttl): (Duration, Duration, Duration),
         progress: Progress,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -107,7 +112,9 @@ impl Learner {
             store,
             stale_after,
             read_timeout,
+            ttl,
             progress,
+            spent: Mutex::default(),
             flights: Mutex::default(),
             listings: Mutex::default(),
             silence: Mutex::default(),
@@ -139,7 +146,32 @@ impl Learner {
             },
             Seen::NotHere(_) | Seen::Unknown => Question::Name(path.clone()),
         };
+        if let Some(dir) = self.is_listing_cheaper(path, &question) {
+            let learnt = self.wait(Question::All(dir), false).await;
+            let is_told = || {
+                let seen = self.tree.view(|view| view.lookup(path));
+                let fresh = Freshness::Fresh;
+                matches!(seen, Seen::Here(_, at) | Seen::NotHere(at) if at == fresh)
+            };
+            if learnt != Learnt::Yes || is_told() {
+                return learnt;
+            }
+        }
         self.wait(question, matches!(seen, Seen::Unknown)).await
+    }
+
+    /// The directory of `path`, if listing it is cheaper than what would be asked about `path`.
+    fn is_listing_cheaper(&self, path: &RelPath, question: &Question) -> Option<RelPath> {
+        let about = match question {
+            Question::Head(_) => About::Version,
+            Question::Name(_) => About::Name,
+            Question::Deep(..) | Question::Empty(_) | Question::All(_) => return None,
+        };
+        let dir = path.parent()?;
+        let names = self.tree.view(|view| view.listed_names(&dir));
+        let when = (now(), self.ttl);
+        let way = self.spent.lock().way(about, &dir, names, when);
+        (way == Way::All).then_some(dir)
     }
 
     /// The listing of a directory that is under way, or a new one. One that began longer ago than
@@ -299,6 +331,7 @@ impl Learner {
             Question::Deep(path, limit) => self.ask_deep(path, *limit).await,
             Question::Head(key) => self.ask_head(key).await,
             Question::Empty(path) => self.ask_empty(path).await,
+            Question::All(path) => self.listing(path, self.ttl).until(1).await,
         }
     }
 

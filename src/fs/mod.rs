@@ -8,6 +8,7 @@
 //!   flights). All are plain mutexes; none is held across an await or a flush.
 
 mod attr;
+mod cost;
 mod dir;
 mod draft;
 mod error;
@@ -15,6 +16,7 @@ mod exact;
 mod file;
 mod handle;
 mod inode;
+mod intent;
 mod io;
 mod learn;
 mod mime;
@@ -291,8 +293,7 @@ impl Fs {
             Arc::clone(&tree),
             store,
             Arc::clone(&waits),
-            config.stale_after,
-            config.read_timeout,
+            (config.stale_after, config.read_timeout, config.ttl),
             progress.clone(),
         );
         let root = Attrs {

@@ -14,6 +14,7 @@ use crate::types::{
 
 use super::file::Inner;
 use super::inode::Table;
+use super::intent;
 use super::learn::Learnt;
 use super::{Caller, Fs, FsError, Ino, Result, Stat, clock};
 
@@ -23,10 +24,22 @@ impl Fs {
     /// # Errors
     /// `NotFound`, also while the bucket is silent about a name that was never asked for.
     pub async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Stat> {
+        self.lookup_by(0, parent, name).await
+    }
+
+    /// As `lookup`, for a system call of `thread` (0: not known). A name that was absent when its
+    /// directory was listed is not asked for where the call makes a file anew whatever is there.
+    ///
+    /// # Errors
+    /// Those of `lookup`.
+    pub async fn lookup_by(&self, thread: u32, parent: Ino, name: &[u8]) -> Result<Stat> {
         let name = Name::from_bytes(name).map_err(|error| match error {
             NameError::TooLong => FsError::NameTooLong,
             NameError::Invalid | NameError::NotUtf8 => FsError::NotFound,
         })?;
+        if self.was_absent(parent, &name)? && intent::makes_anew(thread, &name).await {
+            return self.found_ours(parent, &name);
+        }
         match self.see(parent, &name).await?.1 {
             Seen::Here(..) => self.part_ways(parent, &name),
             Seen::NotHere(_) | Seen::Unknown => return self.found_ours(parent, &name),
@@ -227,6 +240,13 @@ impl Fs {
             seq
         };
         Ok(self.log.flushed(seq).await?)
+    }
+
+    /// Whether nothing was at a name when the bucket was asked, longer ago than `ttl`.
+    pub(super) fn was_absent(&self, parent: Ino, name: &Name) -> Result<bool> {
+        let path = child(&self.names.lock(), parent, name)?;
+        let seen = self.tree.view(|view| view.lookup(&path));
+        Ok(matches!(seen, Seen::NotHere(Freshness::Old)))
     }
 
     /// What is at a name, the bucket asked if that is needed.

@@ -10,6 +10,7 @@ use super::draft::Draft;
 use super::file::{Inner, OpenFile, Shown};
 use super::handle::FileHandle;
 use super::inode::Table;
+use super::intent::overwrites;
 use super::names::{allowed, child, here};
 use super::opener::Opener;
 use super::{Caller, Fh, Fs, FsError, Ino, Opened, Result, Stat, clock};
@@ -62,7 +63,9 @@ impl Fs {
     ) -> Result<(Stat, Opened)> {
         self.must_be_writable()?;
         let name = Name::from_bytes(name)?;
-        let is_there = matches!(self.see(parent, &name).await?.1, Seen::Here(..));
+        let is_believed_new = overwrites(flags) && self.was_absent(parent, &name)?;
+        let is_there =
+            !is_believed_new && matches!(self.see(parent, &name).await?.1, Seen::Here(..));
         if is_there && flags & libc::O_EXCL != 0 {
             return Err(FsError::Exists);
         }

@@ -61,11 +61,11 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEntry) {
-        let (parent, child) = (ino(parent), name(child));
+    fn lookup(&self, request: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEntry) {
+        let (parent, child, pid) = (ino(parent), name(child), request.pid());
         self.go(
             Class::Names,
-            move |fs| async move { fs.lookup(parent, &child).await },
+            move |fs| async move { fs.lookup_by(pid, parent, &child).await },
             |fs, said| answer::entry(fs, reply, said),
         );
     }

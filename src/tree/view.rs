@@ -162,6 +162,13 @@ impl<'a> View<'a> {
         Some(self.freshness(self.state.remote.dir(path)?.listed?))
     }
 
+    /// How many names are known of a directory, if they are all there are.
+    #[must_use]
+    pub fn listed_names(&self, path: &RelPath) -> Option<usize> {
+        let dir = self.state.remote.dir(path)?;
+        dir.listed.map(|_| dir.names.len())
+    }
+
     /// The names visible in a directory, as far as known, in order.
     #[must_use]
     pub fn names(&self, path: &RelPath) -> Vec<Name> {

@@ -208,6 +208,38 @@ fn creating_where_all_that_was_known_has_expired_never_lists_it() {
 }
 
 #[test]
+fn a_file_now_and_then_into_a_listed_directory_of_10_000_is_one_put_each_and_no_question() {
+    // For an hour a file a minute, each after the ttl: here the minute is shorter.
+    let (ttl, pause) = match long() {
+        false => ("100ms", Duration::from_millis(120)),
+        true => ("10s", Duration::from_secs(11)),
+    };
+    let bench = Bench::with("camera", &[("ttl", ttl)], |world| {
+        world.cloud.load(&world.key("huge/n"), 10_000);
+    });
+    let count = shell(bench.mount.dir(), "ls -f huge | wc -l");
+    assert_eq!(count.trim(), "10002");
+    let cost = bench.cost(|dir| {
+        for number in 0..30_u64 {
+            std::thread::sleep(pause);
+            fs::write(dir.join(format!("huge/{number}.jpg")), noise(number, 4096)).unwrap();
+        }
+        let pause = pause.as_secs_f64();
+        let script =
+            format!("for i in $(seq 30 59); do sleep {pause}; echo $i > huge/$i.jpg; done");
+        shell(dir, &script);
+    });
+    cost.is(&[("PutObject", 60)]);
+    // Who looks is told what was made elsewhere all the same.
+    bench
+        .world
+        .client
+        .put(&bench.world.key("huge/theirs"), b"t");
+    std::thread::sleep(pause);
+    assert_eq!(fs::read(bench.mount.path("huge/theirs")).unwrap(), b"t");
+}
+
+#[test]
 fn listing_100_000_objects_fits_in_the_memory() {
     let bench = Bench::with("hugels", &[], |world| {
         world.cloud.load(&world.key("huge/n"), 100_000);

@@ -175,7 +175,7 @@ fn systemd_finds_no_fault_with_the_unit_and_calls_it_protected() {
     fs::write(&unit, text.replace("/usr/bin/kryptonfs", BINARY)).unwrap();
     for args in [
         &["verify", "--man=no"][..],
-        // "4.5 OK": the rest would hide the mount from everybody else.
+        // "4.8 OK": the rest would hide the mount from everybody else.
         &["security", "--offline=true", "--threshold=50"],
     ] {
         let output = Command::new("systemd-analyze")

@@ -190,3 +190,49 @@ async fn what_an_open_for_reading_cut_short_stays_cut_short() {
     let world = world.reboot().await;
     assert_eq!(world.get("f").await.unwrap(), b"");
 }
+
+async fn listed_and_old(ttl: Duration, count: usize) -> (World, Ino) {
+    let world = World::with_ttl(ttl);
+    for index in 0..count {
+        let key = format!("d/{index}");
+        world.twin.put_behind(&key, "x", Headers::default());
+    }
+    let dir = world.at("d").await.unwrap().ino;
+    assert_eq!(world.names("d").await.unwrap().len(), count);
+    tokio::time::sleep(ttl).await;
+    (world, dir)
+}
+
+#[tokio::test]
+async fn what_is_made_anew_is_not_asked_for_and_who_must_know_is_told_past_ttl() {
+    let (world, dir) = listed_and_old(Duration::from_millis(1), 50).await;
+    world.twin.put_behind("d/theirs", "t", Headers::default());
+    let (anew, new) = (
+        libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC,
+        libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL,
+    );
+    let before = world.twin.counts().total();
+    let create = |name: &'static [u8], flags| world.fs.create(dir, name, 0o644, flags, ME);
+    create(b"ours", anew).await.unwrap();
+    assert_eq!(world.twin.counts().total(), before);
+    let error = create(b"theirs", new).await.unwrap_err();
+    assert_eq!(error, FsError::Exists);
+    assert_eq!(world.twin.counts().total(), before + 1);
+}
+
+#[tokio::test]
+async fn names_of_a_small_directory_that_are_asked_for_one_by_one_past_ttl_are_soon_listed() {
+    let (world, dir) = listed_and_old(Duration::from_secs(2), 4).await;
+    world.twin.put_behind("d/3", "changed", Headers::default());
+    let before = world.twin.counts();
+    for index in 0..4 {
+        let name = index.to_string();
+        let size = world.fs.lookup(dir, name.as_bytes()).await.unwrap().size;
+        assert_eq!(size, if index == 3 { 7 } else { 1 });
+    }
+    let absent = world.fs.lookup(dir, b"absent").await.unwrap_err();
+    assert_eq!(absent, FsError::NotFound);
+    let cost = world.twin.counts().since(&before);
+    assert_eq!((cost.of(Op::Head), cost.of(Op::List)), (1, 1));
+    assert_eq!(cost.total(), 2);
+}
