@@ -17,10 +17,11 @@
 //!
 //! What waits for a dead or held change is *parked*: it does not keep others of its directory.
 //!
-//! Removals of directories' markers have rules of their own: see `markers`.
+//! Removals have rules of their own: see `removals`, and `markers` for those of directories.
 
 mod growth;
 mod markers;
+mod removals;
 mod turns;
 
 use std::collections::{HashMap, HashSet};
@@ -28,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use self::growth::{Published, due};
 pub(super) use self::markers::is_marker_removal;
+use self::removals::Batch;
 use self::turns::Turns;
 use super::waits::{Shared, Waits, staged};
 use crate::tree::{Pending, PendingMap};
@@ -190,7 +192,8 @@ pub(super) fn plan(pending: &PendingMap, busy: &Busy, now: Instant, rules: &Rule
         growing: Vec::new(),
         waits: Waits::of(pending, rules.order == Order::Dir),
         taken: HashSet::new(),
-        batch: Vec::new(),
+        batch: Batch::default(),
+        publishes: HashMap::new(),
         markers: Vec::new(),
         passed: 0,
         plan: Plan {
@@ -230,7 +233,9 @@ struct Scan<'a> {
     growing: Vec<(&'a RelKey, &'a Pending)>,
     waits: Waits<'a>,
     taken: HashSet<&'a RelKey>,
-    batch: Vec<(RelKey, Seq)>,
+    batch: Batch<'a>,
+    /// The last publish of each directory, as far as looked at.
+    publishes: HashMap<&'a str, Seq>,
     /// Removals of markers, looked at when all of their number were: these may be below them.
     markers: Vec<(&'a RelKey, &'a Pending)>,
     passed: usize,
@@ -247,6 +252,7 @@ impl<'a> Scan<'a> {
         if entry.dead.is_some() {
             return true;
         }
+        self.note_publish(key, entry);
         if self.is_unfinished(key, entry) {
             return self.look_at_older(key, entry);
         }
@@ -266,6 +272,9 @@ impl<'a> Scan<'a> {
             if !entry.held {
                 self.plan.drained = false;
                 self.shared.add(key, entry);
+                if is_batchable(entry) && self.resting(key).is_none() {
+                    self.may_go_along(key, entry);
+                }
             } else if let Some(until) = release(entry, self.rules).filter(|at| *at > self.now) {
                 self.plan.drained = false;
                 self.wake(until);
@@ -407,23 +416,6 @@ impl<'a> Scan<'a> {
         self.must_wait(key, entry)
     }
 
-    fn take_into_batch(&mut self, key: &'a RelKey, entry: &'a Pending) -> bool {
-        if self.batch.is_empty() {
-            if self.slots == 0 {
-                return false;
-            }
-            self.slots -= 1;
-        } else if self.batch.len() == BATCH_MAX {
-            return self.slots > 0 && self.must_wait(key, entry);
-        }
-        self.passed -= 1;
-        self.taken.insert(key);
-        self.batch.push((key.clone(), entry.number));
-        self.turns.batched(key, entry.number);
-        self.plan.drained = false;
-        true
-    }
-
     /// `key` may not publish before `readers` have their parts: those that in turn wait for `key`
     /// to publish are staged; the others will be sent.
     fn stage(&mut self, key: &'a RelKey, number: Seq, readers: &[&'a RelKey], at_once: bool) {
@@ -488,28 +480,12 @@ impl<'a> Scan<'a> {
         until.filter(|until| *until > self.now)
     }
 
-    fn can_batch(&self) -> bool {
-        (1..BATCH_MAX).contains(&self.batch.len()) && self.passed <= LOOKAHEAD
-    }
-
     fn wake(&mut self, at: Instant) {
         self.plan.next = Some(self.plan.next.map_or(at, |next| next.min(at)));
     }
 
     fn finish(mut self) -> Plan {
-        // What a server works off in this order leaves no directory before what is in it.
-        self.batch
-            .sort_unstable_by(|(one, _), (other, _)| other.cmp(one));
-        match self.batch.len() {
-            0 => {}
-            // More may come along until the removals in flight have ended.
-            ..BATCH_MAX if self.busy.removing => {}
-            1 => {
-                let (key, number) = self.batch.swap_remove(0);
-                self.plan.jobs.push(Job::Remove { key, number });
-            }
-            _ => self.plan.jobs.push(Job::RemoveBatch(self.batch)),
-        }
+        self.finish_batch();
         self.plan
     }
 }

@@ -3,6 +3,8 @@
 //!
 //! Each case runs on a warm connection: `Bench::new` has sent and read something before.
 
+mod removing;
+
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;

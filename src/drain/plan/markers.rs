@@ -8,8 +8,7 @@
 //!   kept for it. So it may wait for higher numbers too.
 
 use super::{
-    BATCH_MAX, Job, Pending, Readers, RelKey, Scan, Seq, Want, due, is_at_rest, is_batchable,
-    is_nothing,
+    Job, Pending, Readers, RelKey, Scan, Seq, Want, due, is_at_rest, is_batchable, is_nothing,
 };
 
 /// Whether the marker of a directory is to go.
@@ -41,7 +40,7 @@ impl<'a> Scan<'a> {
             self.wake(until);
             return;
         }
-        let joins = is_batchable(entry) && self.batch.len() < BATCH_MAX;
+        let joins = is_batchable(entry) && !self.batch.is_full();
         // Those below say by themselves whether all is sent.
         if self.has_below(key, entry, joins) {
             return;

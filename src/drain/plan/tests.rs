@@ -2,6 +2,7 @@
 
 mod any_order;
 mod growth;
+mod removals;
 
 use std::sync::Arc;
 
