@@ -27,6 +27,8 @@ fn main() -> ExitCode {
         Ok(Command::Credentials { source, given }) => cli::credentials(source.as_deref(), &given),
         Ok(Command::Doctor { source, given, how }) => cli::doctor(&source, &given, how),
         Ok(Command::Drain { dir, timeout }) => cli::drain(&dir, timeout),
+        #[cfg(feature = "manual")]
+        Ok(Command::Manual { dir }) => cli::manual(&dir),
         #[cfg(feature = "sim")]
         Ok(Command::Demo { dir, tour_only }) => kryptonfs::sim::demo::run(Some(dir), tour_only),
         #[cfg(feature = "sim")]

@@ -8,6 +8,8 @@ mod control;
 mod doctor;
 mod export;
 mod helper;
+#[cfg(feature = "manual")]
+mod manual;
 mod parse;
 mod rescue;
 mod show;
@@ -26,6 +28,8 @@ use crate::daemon::{self, Failure, Life, Sink, Status};
 pub use cancel::cancel;
 pub use doctor::{Examining, doctor};
 pub use helper::Helper;
+#[cfg(feature = "manual")]
+pub use manual::manual;
 pub use parse::{Wrong, parse};
 pub use rescue::{export, retry};
 
@@ -114,6 +118,12 @@ pub enum Command {
         given: Vec<Given>,
         /// What is wanted of it.
         how: Examining,
+    },
+    /// The manual pages and the completion, for packages.
+    #[cfg(feature = "manual")]
+    Manual {
+        /// Where they are written.
+        dir: PathBuf,
     },
     /// The simulated cloud, a real mount, a tour. Carried out by `sim::demo`.
     #[cfg(feature = "sim")]

@@ -86,6 +86,8 @@ fn command(name: &str, matches: &ArgMatches) -> Result<Command, String> {
             dir: dir(),
             timeout: time(matches, "timeout")?.unwrap_or_default(),
         },
+        #[cfg(feature = "manual")]
+        "manual" => Command::Manual { dir: dir() },
         #[cfg(feature = "sim")]
         "demo" => Command::Demo {
             dir: dir(),
@@ -163,7 +165,8 @@ fn given(matches: &ArgMatches) -> Vec<Given> {
     all.into_iter().flat_map(|(_, items)| items).collect()
 }
 
-fn root() -> Clap {
+/// The definition of the command line.
+pub(super) fn root() -> Clap {
     let root = Clap::new("kryptonfs")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Mounts an S3 bucket as a directory on a device behind a SORACOM SIM")
@@ -214,7 +217,22 @@ fn root() -> Clap {
         )
         .subcommand(credentials())
         .subcommand(doctor());
-    with_sim(root)
+    with_sim(with_manual(root))
+}
+
+#[cfg(not(feature = "manual"))]
+fn with_manual(root: Clap) -> Clap {
+    root
+}
+
+#[cfg(feature = "manual")]
+fn with_manual(root: Clap) -> Clap {
+    root.subcommand(
+        Clap::new("manual")
+            .about("Writes the manual pages and the completion of bash, for packages")
+            .hide(true)
+            .arg(dir("Where to")),
+    )
 }
 
 #[cfg(not(feature = "sim"))]
