@@ -47,6 +47,9 @@ pub fn parse(
 }
 
 fn command(name: &str, matches: &ArgMatches) -> Result<Command, String> {
+    if let Some(command) = of_feature(name, matches)? {
+        return Ok(command);
+    }
     let dir = || path(matches, "DIR").unwrap_or_default();
     Ok(match name {
         "status" => Command::Status {
@@ -86,23 +89,6 @@ fn command(name: &str, matches: &ArgMatches) -> Result<Command, String> {
             dir: dir(),
             timeout: time(matches, "timeout")?.unwrap_or_default(),
         },
-        #[cfg(feature = "manual")]
-        "manual" => Command::Manual { dir: dir() },
-        #[cfg(feature = "sim")]
-        "demo" => Command::Demo {
-            dir: dir(),
-            tour_only: matches.get_flag("tour-only"),
-        },
-        #[cfg(feature = "sim")]
-        "sim" => Command::Sim(SimArgs {
-            dir: dir(),
-            buckets: texts(matches, "bucket"),
-            http: matches.get_flag("http"),
-            region: text(matches, "region"),
-            fixed_keys: path(matches, "fixed-keys"),
-            lease_life: time(matches, "lease-life")?,
-            identity_policy: matches.get_flag("identity-policy"),
-        }),
         "supervise" => Command::Supervise {
             program: path(matches, "PROGRAM").unwrap_or_default(),
             dir: dir(),
@@ -122,6 +108,36 @@ fn command(name: &str, matches: &ArgMatches) -> Result<Command, String> {
                 (true, again) => Life::Worker { again },
             },
         },
+    })
+}
+
+/// Those that packages leave out.
+#[cfg_attr(
+    not(any(feature = "sim", feature = "manual")),
+    expect(unused_variables)
+)]
+fn of_feature(name: &str, matches: &ArgMatches) -> Result<Option<Command>, String> {
+    #[cfg(any(feature = "sim", feature = "manual"))]
+    let dir = || path(matches, "DIR").unwrap_or_default();
+    Ok(match name {
+        #[cfg(feature = "manual")]
+        "manual" => Some(Command::Manual { dir: dir() }),
+        #[cfg(feature = "sim")]
+        "demo" => Some(Command::Demo {
+            dir: dir(),
+            tour_only: matches.get_flag("tour-only"),
+        }),
+        #[cfg(feature = "sim")]
+        "sim" => Some(Command::Sim(SimArgs {
+            dir: dir(),
+            buckets: texts(matches, "bucket"),
+            http: matches.get_flag("http"),
+            region: text(matches, "region"),
+            fixed_keys: path(matches, "fixed-keys"),
+            lease_life: time(matches, "lease-life")?,
+            identity_policy: matches.get_flag("identity-policy"),
+        })),
+        _ => None,
     })
 }
 

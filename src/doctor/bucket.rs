@@ -53,6 +53,19 @@ fn region_of(url: &str) -> Option<&str> {
     is_s3.then_some(region)
 }
 
+/// The bucket is in another region.
+fn elsewhere(seen: String, region: Option<&str>) -> Row {
+    let name = region.unwrap_or("NAME");
+    Row::fail(
+        "region",
+        seen,
+        format!(
+            "say region={name}; a gateway endpoint reaches buckets of its own region only, so the path \
+             must end there too"
+        ),
+    )
+}
+
 /// The three rows by what a listing answered.
 fn rows(bucket: &str, listed: &store::Result<()>) -> [Row; 3] {
     let Err(error) = listed else {
@@ -74,21 +87,11 @@ fn rows(bucket: &str, listed: &store::Result<()>) -> [Row; 3] {
             unknown("region"),
             unknown("list"),
         ],
-        StoreError::WrongRegion(region) => {
-            let name = region.as_deref().unwrap_or("NAME");
-            [
-                Row::pass("bucket", format!("{bucket} is there")),
-                Row::fail(
-                    "region",
-                    seen,
-                    format!(
-                        "say region={name}; a gateway endpoint reaches buckets of its own region only, \
-                         so the path must end there too"
-                    ),
-                ),
-                unknown("list"),
-            ]
-        }
+        StoreError::WrongRegion(region) => [
+            Row::pass("bucket", format!("{bucket} is there")),
+            elsewhere(seen, region.as_deref()),
+            unknown("list"),
+        ],
         StoreError::AccessDenied(why) => {
             let (said, cure) = why.rsplit_once("; ").unwrap_or((
                 why,

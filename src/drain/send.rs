@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::conflict::Verdict;
 use super::fail::Fail;
 use super::hands::{Guard, Hands, Progress};
 use super::payload::{needs_fetch, payload};
@@ -65,15 +66,17 @@ impl Hands {
         if self.look(&work.key, work.number).is_none() {
             return Ok(Progress::Again);
         }
+        let met = self.ask(&work.object).await?;
         let is_own = |piece: &Extent| match &piece.from {
             Source::Remote { object, .. } => object.key == work.object,
             Source::Local { .. } => false,
         };
-        if work.generation.extents.iter().any(is_own) {
-            let met = self.ask(&work.object).await?;
-            if Base::of(met.as_ref().map(|meta| &meta.id)) != work.pending.base {
-                return self.resolve(work, met).await;
-            }
+        let is_replaced = Base::of(met.as_ref().map(|meta| &meta.id)) != work.pending.base
+            && work.generation.extents.iter().any(is_own);
+        // It was sent before a power cut that took the record of it, and so its source could go.
+        let is_sent = self.judge(&work.key, &work.pending, met.as_ref()) == Verdict::Sent;
+        if is_replaced || is_sent {
+            return self.resolve(work, met).await;
         }
         if self.is_local(&work.generation) {
             self.bring(work, stage, false).await

@@ -10,7 +10,7 @@ use super::*;
 use crate::log::Record;
 use crate::store::fault::Kind;
 use crate::store::{Op, StoreError};
-use crate::types::{Attrs, Base, Extents, Headers, ObjectId, ObjectKey};
+use crate::types::{Attrs, Base, Extents, Headers, ObjectId, ObjectKey, STAMP_KEY, Stamp};
 use world::{MIB, World, inline, key, no_link};
 
 #[tokio::test]
@@ -35,6 +35,32 @@ async fn a_lost_answer_is_recognized_and_nothing_is_sent_twice() {
     let asked = (world.count(Op::Put), world.count(Op::Head));
     assert_eq!(asked, (2, 1), "the repeated PUT was refused");
     assert_eq!(world.twin.keys(), ["a"]);
+}
+
+/// A power cut took the record that says it was sent, and the cache, after its source had been removed.
+#[tokio::test]
+async fn what_was_sent_is_recognized_also_where_what_it_was_made_of_is_gone() {
+    let world = World::new();
+    world.twin.put_behind("a", "one", Headers::default());
+    world.append("a", b" two");
+    world.rename("a", "c");
+    let number = world.tree.pending(|all| all.get(&key("c")).unwrap().number);
+    let mount = world.log.mount_id();
+    let mut stamped = Headers::default();
+    let stamp = Stamp { mount, number }.to_string();
+    stamped.metadata.insert(STAMP_KEY.into(), stamp);
+    world.twin.put_behind("c", "one two", stamped);
+    world.twin.delete_behind("a");
+    world.drained().await;
+    assert_eq!(world.refused(), Vec::new());
+    assert_eq!(
+        (world.count(Op::Put), world.bytes("c")),
+        (0, b"one two".to_vec())
+    );
+    assert_eq!(
+        (world.twin.keys(), world.drain.status().conflicts),
+        (vec!["c".to_owned()], 0)
+    );
 }
 
 #[tokio::test]

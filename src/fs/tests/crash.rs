@@ -177,7 +177,7 @@ async fn whole(world: &World, path: &str) -> Result<Vec<u8>> {
 }
 
 /// All names of a mount, with their bytes.
-async fn seen(world: &World) -> Names {
+async fn seen(what: &str, world: &World) -> Names {
     let mut found = Names::new();
     let mut todo = vec![String::new()];
     while let Some(dir) = todo.pop() {
@@ -201,7 +201,7 @@ async fn seen(world: &World) -> Names {
                 }
                 found.insert(
                     path.clone(),
-                    Some(bytes.unwrap_or_else(|error| panic!("{path}: {error:?}"))),
+                    Some(bytes.unwrap_or_else(|error| panic!("{what}: {path}: {error:?}"))),
                 );
             }
         }
@@ -232,7 +232,7 @@ async fn recover(what: &str, events: &[Event], cut: Cut, states: &[Names]) {
     let mut before = None;
     for _ in 0..2 {
         let world = world_on(&Disk::default(), &twin, None, dir.path());
-        let found = seen(&world).await;
+        let found = seen(what, &world).await;
         assert!(
             allowed.contains(&found),
             "{what}: found {}\nexpected {}",
