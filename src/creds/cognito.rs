@@ -82,9 +82,13 @@ pub(super) async fn exchange(
     let patience = TimeoutConfig::builder().operation_timeout(PATIENCE).build();
     let mut config = Builder::from(&net.sdk_config(&token.region)).timeout_config(patience);
     config.set_endpoint_url(url.map(str::to_owned));
+    asked_of(&Client::from_conf(config.build()), token, clock).await
+}
+
+async fn asked_of(client: &Client, token: &Token, clock: &SharedClock) -> Result<Lease, Error> {
     let seen = DateSeen::default();
     let asked = clock.boot();
-    let call = Client::from_conf(config.build())
+    let call = client
         .get_credentials_for_identity()
         .identity_id(&token.identity)
         .logins(LOGIN, token.token.as_str())
@@ -168,3 +172,6 @@ fn silent(text: String) -> Error {
 fn refused(text: String) -> Error {
     Error::Other(CredsError::Refused(format!("Cognito: {text}")))
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,7 @@ pub use keeper::{Keeper, Source};
 pub use krypton::Krypton;
 pub use lease::Lease;
 pub use once::Once;
+pub(crate) use words::one_line;
 
 use board::{Board, Wish};
 

@@ -99,16 +99,25 @@ pub(super) fn shown(body: &[u8]) -> String {
     if telling.iter().any(|word| lower.contains(word)) {
         return HIDDEN.to_owned();
     }
-    let line = text
+    let line = one_line(&text, SHOWN_MAX);
+    if line.is_empty() {
+        return "(nothing)".to_owned();
+    }
+    line
+}
+
+/// A server's text as one line of at most so many characters, in which no word may be a key, a secret or
+/// a token.
+pub(crate) fn one_line(text: &str, max: usize) -> String {
+    // Of a text without end no more is looked at than may be shown, and a word beyond.
+    let looked_at = text.char_indices().nth(max.saturating_mul(4));
+    let line = text[..looked_at.map_or(text.len(), |(at, _)| at)]
         .split(|c: char| c.is_whitespace() || c.is_control())
         .filter(|word| !word.is_empty())
         .map(masked)
         .collect::<Vec<_>>()
         .join(" ");
-    if line.is_empty() {
-        return "(nothing)".to_owned();
-    }
-    line.chars().take(SHOWN_MAX).collect()
+    line.chars().take(max).collect()
 }
 
 /// A word with whatever in it may be a key masked.

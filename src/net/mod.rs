@@ -8,6 +8,8 @@
 //! - a missing interface or a link that is down is no error at start: it may come later.
 
 mod ask;
+#[cfg(test)]
+pub(crate) mod broken;
 mod buried;
 mod dial;
 mod dns;

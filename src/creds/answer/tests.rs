@@ -8,6 +8,7 @@ use reqwest::header::HeaderValue;
 use super::super::Lease;
 use super::super::lease::term;
 use super::*;
+use crate::net::broken::Dice;
 
 const INPUTS: usize = 100_000;
 /// Answers as they should be, and near misses.
@@ -19,64 +20,6 @@ const SEEDS: [&str; 6] = [
     r#"{"code":"KRY0001","message":"no such group"}"#,
     "<html><title>Log in</title></html>",
 ];
-/// Pieces at which readers break.
-const PIECES: [&[u8]; 14] = [
-    b"9223372036854775807",
-    b"-9223372036854775808",
-    b"1e308",
-    b"-1e308",
-    b"1000000000000",
-    b"\"+262143-12-31T23:59:60Z\"",
-    b"\"0000-00-00T00:00:00+99:99\"",
-    b"\"T+\"",
-    b"null",
-    b"[[[[[[[[",
-    b"\\ud800",
-    b"\xff\xfe",
-    "\u{20ac}".as_bytes(),
-    b"\r\n\x1b[31m",
-];
-
-/// Random numbers, the same in each run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % end.max(1)
-    }
-}
-
-fn mutated(dice: &mut Dice) -> Vec<u8> {
-    let mut bytes = SEEDS[dice.below(SEEDS.len())].as_bytes().to_vec();
-    for _ in 0..=dice.below(4) {
-        let at = dice.below(bytes.len());
-        match dice.below(6) {
-            0 => bytes.truncate(at),
-            1 if !bytes.is_empty() => bytes[at] ^= 1 << dice.below(8),
-            2 if !bytes.is_empty() => bytes[at] = dice.below(256).to_le_bytes()[0],
-            3 => {
-                let end = (at + dice.below(30)).min(bytes.len());
-                bytes.drain(at..end);
-            }
-            4 => {
-                let end = (at + dice.below(30)).min(bytes.len());
-                let again = bytes[at..end].to_vec();
-                bytes.splice(at..at, again);
-            }
-            _ => {
-                // In place of what stands there, a number perhaps.
-                let end = (at + dice.below(20)).min(bytes.len());
-                let piece = PIECES[dice.below(PIECES.len())];
-                bytes.splice(at..end, piece.iter().copied());
-            }
-        }
-    }
-    bytes
-}
-
 fn is_one_bounded_line(error: &CredsError) {
     let text = error.to_string();
     assert!(text.chars().count() < 700, "{text:?}");
@@ -96,7 +39,7 @@ fn a_hundred_thousand_broken_answers_are_read_or_refused_in_one_line() {
         let answer = Answer {
             status: StatusCode::OK,
             headers,
-            body: Zeroizing::new(mutated(&mut dice)),
+            body: Zeroizing::new(dice.broken(&SEEDS)),
         };
         is_one_bounded_line(&refusal(&answer));
         if let Err(error) = read_token(&answer) {

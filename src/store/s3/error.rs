@@ -11,6 +11,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use super::super::StoreError;
 use super::wire::NoLease;
 use super::words;
+use crate::creds::one_line;
 
 /// A failed request, and whether a second one may fare better.
 #[derive(Debug)]
@@ -57,6 +58,11 @@ pub(super) enum Role {
     Other,
 }
 
+/// Of a server's code that is shown, in characters.
+const CODE_MAX: usize = 64;
+/// Of a server's text that is shown: the reason stands at the end of it.
+const SAID_MAX: usize = 600;
+
 /// The innermost cause, as text: the outer ones only say that something failed.
 pub(super) fn cause(error: &(dyn Error + 'static)) -> String {
     chain(error)
@@ -84,7 +90,7 @@ where
     if let Some(none) = chain(&error).find_map(|error| error.downcast_ref::<NoLease>()) {
         return StoreError::NoCredentials(none.to_string()).into();
     }
-    let text = cause(&error);
+    let text = one_line(&cause(&error), SAID_MAX);
     let error = match error {
         SdkError::ConstructionFailure(_) => StoreError::Invalid(text),
         SdkError::ResponseError(_) => StoreError::BadAnswer(text),
@@ -96,8 +102,8 @@ where
 fn refused(code: Option<&str>, text: Option<&str>, answer: &HttpResponse, role: Role) -> Failure {
     let status = answer.status().as_u16();
     let said = |text: Option<&str>| match (code, text) {
-        (Some(code), Some(text)) => words::with_cure(Some(code), format!("{code}: {text}")),
-        (Some(said), None) | (None, Some(said)) => words::with_cure(code, said.to_owned()),
+        (Some(code), Some(text)) => words::with_cure(Some(code), saying(code, text)),
+        (Some(said), None) | (None, Some(said)) => words::with_cure(code, one_line(said, SAID_MAX)),
         (None, None) if (role, status) == (Role::Head, 403) => words::bare(),
         (None, None) => format!("status {status}"),
     };
@@ -123,6 +129,12 @@ fn refused(code: Option<&str>, text: Option<&str>, answer: &HttpResponse, role: 
     Failure { error, doubt }
 }
 
+/// What a server said, for people. Some say a token back, or a name without end.
+pub(super) fn saying(code: &str, text: &str) -> String {
+    let (code, text) = (one_line(code, CODE_MAX), one_line(text, SAID_MAX));
+    format!("{code}: {text}")
+}
+
 fn doubt(code: Option<&str>, status: u16, role: Role) -> Option<Doubt> {
     match (code, status) {
         (Some("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired"), _) => Some(Doubt::Lease),
@@ -141,7 +153,12 @@ fn region(answer: &HttpResponse) -> Option<String> {
         let (_, rest) = body.split_once("<Region>")?;
         rest.split_once("</Region>").map(|(region, _)| region)
     });
-    named.map(str::to_owned)
+    let is_region = |name: &&str| {
+        let mut letters = name.bytes();
+        (1..=32).contains(&name.len())
+            && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+    };
+    named.filter(is_region).map(str::to_owned)
 }
 
 /// By S3's code. `None`: the code says no more than the status.

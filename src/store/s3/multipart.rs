@@ -17,6 +17,9 @@ use super::object::{crc_header, range_header};
 use super::{S3Store, conditions, etag, signed};
 use crate::types::{ETag, Headers, ObjectId, ObjectKey, ObjectMeta, Precondition};
 
+/// S3's own limit.
+const PARTS_MAX: usize = 10_000;
+
 fn crc_of(header: Option<&str>) -> Option<u64> {
     let bytes = BASE64_STANDARD.decode(header?).ok()?;
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
@@ -196,6 +199,11 @@ impl S3Store {
             let (page, next) = self.page_of_parts(key, upload, marker.as_deref()).await?;
             let grew = !page.is_empty();
             parts.extend(page);
+            if parts.len() > PARTS_MAX {
+                return Err(StoreError::BadAnswer(
+                    "more parts than an upload has".into(),
+                ));
+            }
             if next.is_none() || !grew {
                 break;
             }

@@ -10,7 +10,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::super::{CopyRequest, Download, Op, Payload, Result, StoreError};
 use super::body::{Arriving, framed};
-use super::error::{Failure, Role, by_code, failure};
+use super::error::{Failure, Role, by_code, failure, saying};
 use super::headers::{described, headers_of};
 use super::{S3Store, conditions, etag, signed};
 use crate::types::{ETag, Headers, ObjectId, ObjectKey, ObjectMeta, Precondition};
@@ -268,7 +268,7 @@ impl S3Store {
             let output = output.map_err(|error| failure(error, Role::Other))?;
             let refused = output.errors().iter().filter_map(|error| {
                 let code = error.code().unwrap_or_default();
-                let said = format!("{code}: {}", error.message().unwrap_or_default());
+                let said = saying(code, error.message().unwrap_or_default());
                 let reason = by_code(code, &said).unwrap_or(StoreError::Invalid(said));
                 let key = ObjectKey::new(error.key()?);
                 (reason != StoreError::NotFound).then_some((key, reason))

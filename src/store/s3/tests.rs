@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use zeroize::Zeroizing;
 
+mod broken;
 mod rooted;
 
 use super::*;
