@@ -22,6 +22,7 @@ mod readme;
 mod rescue;
 mod restart;
 mod running;
+mod secrets;
 mod servers;
 mod service;
 mod shell;

@@ -147,6 +147,19 @@ impl TestCloud {
         });
     }
 
+    /// So many requests of that operation are answered with these very bytes.
+    pub(crate) fn answer(&self, operation: &str, status: u16, kind: &str, body: &str, times: u64) {
+        let action = Action::Raw {
+            status,
+            headers: vec![("content-type".into(), kind.into())],
+            body: body.into(),
+        };
+        self.cloud().faults().add(Fault {
+            times,
+            ..Fault::next(operation, action)
+        });
+    }
+
     /// The next request of that operation is carried out, but its answer is lost.
     pub(crate) fn lose_answer(&self, operation: &str) {
         let fault = Fault::next(operation, Action::DropAfter);

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -299,6 +300,18 @@ impl Mount {
             .arg(&self.spec.dir)
             .output()
             .expect("timeout is there")
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGABRT; whether a core was dumped.
+    pub(crate) fn abort(mut self) -> bool {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGABRT).unwrap();
+        self.child.wait().expect("it ends").core_dumped()
     }
 
     /// Peak resident memory of the process so far, in bytes.
