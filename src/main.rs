@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Ok(Command::LogLevel { dir, level }) => cli::log_level(&dir, &level),
         Ok(Command::Credentials { source, given }) => cli::credentials(source.as_deref(), &given),
         Ok(Command::Doctor { source, given, how }) => cli::doctor(&source, &given, how),
+        Ok(Command::Fetch { paths }) => cli::fetch(&paths),
         Ok(Command::Drain { dir, timeout }) => cli::drain(&dir, timeout),
         #[cfg(feature = "manual")]
         Ok(Command::Manual { dir }) => cli::manual(&dir),

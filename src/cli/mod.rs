@@ -7,6 +7,7 @@ mod cancel;
 mod control;
 mod doctor;
 mod export;
+mod fetch;
 mod helper;
 #[cfg(feature = "manual")]
 mod manual;
@@ -27,6 +28,7 @@ use crate::daemon::{self, Failure, Life, Sink, Status};
 
 pub use cancel::cancel;
 pub use doctor::{Examining, doctor};
+pub use fetch::fetch;
 pub use helper::Helper;
 #[cfg(feature = "manual")]
 pub use manual::manual;
@@ -95,6 +97,11 @@ pub enum Command {
         path: Option<String>,
         /// Remove from the spool what was never closed and is now in the folder.
         remove: bool,
+    },
+    /// Bring files into the cache.
+    Fetch {
+        /// Files and directories in mounts.
+        paths: Vec<PathBuf>,
     },
     /// Send all that is pending.
     Drain {

@@ -85,6 +85,14 @@ fn command(name: &str, matches: &ArgMatches) -> Result<Command, String> {
             path: text(matches, "PATH"),
             remove: matches.get_flag("remove"),
         },
+        "fetch" => Command::Fetch {
+            paths: matches
+                .get_many("PATH")
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
+        },
         "drain" => Command::Drain {
             dir: dir(),
             timeout: time(matches, "timeout")?.unwrap_or_default(),
@@ -225,6 +233,17 @@ pub(super) fn root() -> Clap {
                 .arg(dir("The mountpoint, or the folder of a spool")),
         )
         .subcommand(export())
+        .subcommand(
+            Clap::new("fetch")
+                .about("Brings files of a mount, and all below directories, into the cache")
+                .arg(
+                    Arg::new("PATH")
+                        .required(true)
+                        .num_args(1..)
+                        .value_parser(clap::value_parser!(PathBuf))
+                        .help("A file or directory in a mount"),
+                ),
+        )
         .subcommand(
             Clap::new("drain")
                 .about("Sends all that is pending, and waits for it")

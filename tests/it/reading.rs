@@ -2,4 +2,5 @@
 
 mod bad_cache;
 mod bars;
+mod fetched;
 mod offline;
