@@ -89,7 +89,7 @@ fn facts(config: &Config, how: Examining) -> Facts {
         cognito_url: config.creds.cognito_url.clone(),
         interface: config.net.interface.clone(),
         public_probe: config.public_probe.clone(),
-        is_checked: false,
+        is_checked: config.closed.is_some(),
         read_only: config.mount.read_only,
         spool: config.common_dir().to_owned(),
         cache: config.read.cache_dir.clone(),

@@ -58,6 +58,9 @@ fn head(status: &Status) -> Vec<String> {
     let stopped = status.stopped.as_ref();
     lines.extend(stopped.map(|why| row("stopped", &plain(why))));
     lines.push(row("link", &plain(&status.link)));
+    if !status.closed.is_empty() {
+        lines.push(row("closed", &plain(&status.closed)));
+    }
     lines.extend(identity(status));
     lines.push(row("queue", &queue(status)));
     lines.push(row("last error", &last_error(status)));

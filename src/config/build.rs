@@ -22,6 +22,8 @@ const KEY_MAX: usize = 1024;
 const IDENTITY_MAX: usize = 55;
 /// What a spool is bound to in place of the identity's folder: no place can be called so.
 const ROOT: &str = "{identity}//";
+/// `closed_check=periodic`: two small requests an hour, and only with others.
+const PROVEN_FOR: Duration = Duration::from_secs(3600);
 /// Long enough that a file which is closed soon stays one record of the log.
 const UNWRITTEN_AFTER: Duration = Duration::from_secs(5);
 
@@ -41,6 +43,11 @@ pub(super) fn config(source: &str, place: Place, s: &Settings) -> Result<Config,
     Ok(Config {
         fs: fs_config(&place, s)?,
         drain: drain_config(s)?,
+        closed: match s.one("closed_check")? {
+            Some("mount") => Some(store::closed::Config::of(None)),
+            Some("periodic") => Some(store::closed::Config::of(Some(PROVEN_FOR))),
+            _ => None,
+        },
         public_probe: s.read("public_probe", text)?,
         log_level: log_level(s)?,
         source: source.to_owned(),

@@ -92,6 +92,8 @@ pub struct Config {
     pub drain: drain::Config,
     /// The kernel's side.
     pub mount: MountConfig,
+    /// `closed_check`; `None`: off.
+    pub closed: Option<store::closed::Config>,
     /// `public_probe`: HOST or HOST:PORT.
     pub public_probe: Option<String>,
     /// `log`.

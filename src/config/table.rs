@@ -183,6 +183,7 @@ pub static TABLE: &[Opt] = &[
     opt("resolve", Hosts, "", "this name has this address: do not ask"),
     opt("allow", Blocks, "", "only addresses in these blocks are ever connected to"),
     opt("ntp", Text, "ntp.soracom.io", "asked for the time, where the clock of the device cannot be right; none: nobody is asked"),
+    opt("closed_check", Word(&["off", "mount", "periodic"]), "off", "send nothing unless S3 says by its canaries that the path is closed: at mount and at each new address; periodic: each hour too"),
     opt("public_probe", Text, "", "a public HOST or HOST:PORT that `kryptonfs doctor` must not reach by the interface"),
 
     opt("close", Word(&["spooled", "uploaded"]), "spooled", "close() returns once the file is safe on the device, or in S3"),

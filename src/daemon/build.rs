@@ -15,6 +15,7 @@ use crate::log::{Log, LogError};
 use crate::net::Net;
 use crate::read::Reader;
 use crate::store::ObjectStore;
+use crate::store::closed::{self, Closed};
 use crate::store::counted::{Counted, Counters};
 use crate::store::limit::{self, Limit};
 use crate::store::prefix::Prefix;
@@ -31,6 +32,8 @@ pub(super) struct World {
     /// What gives them out.
     pub(super) identity: Arc<Identity>,
     pub(super) counters: Arc<Counters>,
+    /// `closed_check`, if it is on.
+    pub(super) closed: Option<Closed>,
     /// One request a call: for the question before the mount.
     pub(super) once: Arc<dyn ObjectStore>,
     /// With limits and repeats: for all else.
@@ -48,7 +51,7 @@ pub(super) struct Core {
     pub(super) lost: Vec<String>,
 }
 
-/// The network, credentials, the bucket. Nothing is sent.
+/// The network, credentials, the bucket. Nothing is sent. Must be called inside of a runtime.
 pub(super) fn world(config: &Config) -> Result<World, Failure> {
     let net = Net::new(&config.net).map_err(|error| Failure::Mount(error.to_string()))?;
     let keeper = creds::keeper(&config.creds, &net, Believed::of_process())
@@ -69,7 +72,14 @@ pub(super) fn world(config: &Config) -> Result<World, Failure> {
         Arc::clone(&leases),
     );
     let counted = Counted::over(Arc::new(s3), Arc::clone(&counters));
-    let below: Arc<dyn ObjectStore> = Prefix::over(counted, &config.place.prefix);
+    let closed = config
+        .closed
+        .map(|when| gate(when, Arc::clone(&counted) as Arc<dyn ObjectStore>, &net));
+    let bucket: Arc<dyn ObjectStore> = match &closed {
+        Some(closed) => closed.store(),
+        None => counted,
+    };
+    let below: Arc<dyn ObjectStore> = Prefix::over(bucket, &config.place.prefix);
     let once = if config.s3.is_rooted {
         Rooted::over(below, Arc::clone(&identity) as Arc<dyn Root>)
     } else {
@@ -86,9 +96,16 @@ pub(super) fn world(config: &Config) -> Result<World, Failure> {
         leases,
         identity,
         counters,
+        closed,
         once,
         store,
     })
+}
+
+/// Must be called inside of a runtime.
+fn gate(when: closed::Config, bucket: Arc<dyn ObjectStore>, net: &Net) -> Closed {
+    let footing = super::link::count(net.link());
+    Closed::new(bucket, when, Believed::of_process(), Box::new(footing))
 }
 
 /// `umount` returns before the daemon behind it has ended: the next mount waits for it so long.

@@ -94,6 +94,7 @@ fn verdict(place: &Place, answer: store::Result<()>) -> Verdict {
         | StoreError::BadDigest
         | StoreError::Throttled
         | StoreError::Link(_)
+        | StoreError::NotClosed(_)
         | StoreError::Deadline
         | StoreError::Disk(_)
         | StoreError::BadAnswer(_) => Verdict::Offline(error.to_string()),
@@ -167,6 +168,7 @@ mod tests {
     fn silence_and_what_passes_mounts_offline() {
         for error in [
             StoreError::Link("refused".into()),
+            StoreError::NotClosed("outside was read".into()),
             StoreError::Deadline,
             StoreError::NoCredentials("silent".into()),
             StoreError::Throttled,

@@ -6,6 +6,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -56,6 +58,41 @@ pub(super) fn watch(link: &Link, leases: &Arc<dyn Leases>, drain: &drain::Handle
     })))
 }
 
+/// A number that is another one after each change of the interface. How it was found is no change.
+/// Must be called inside of a runtime.
+pub(super) fn count(link: &Link) -> impl Fn() -> u64 + Send + Sync + 'static {
+    let seen = link.changes().map(|changes| Mutex::new(Seen::of(changes)));
+    move || seen.as_ref().map_or(0, |seen| seen.lock().count())
+}
+
+/// The interface as it was last looked at.
+struct Seen {
+    changes: watch::Receiver<Option<Ground>>,
+    known: Option<Ground>,
+    count: u64,
+}
+
+impl Seen {
+    fn of(mut changes: watch::Receiver<Option<Ground>>) -> Self {
+        let known = changes.borrow_and_update().clone();
+        Self {
+            changes,
+            known,
+            count: 0,
+        }
+    }
+
+    fn count(&mut self) -> u64 {
+        // Down and up again between two looks is a change too.
+        if self.changes.has_changed().unwrap_or(false) {
+            let now = self.changes.borrow_and_update().clone();
+            self.count += u64::from(self.known.is_some());
+            self.known = now;
+        }
+        self.count
+    }
+}
+
 /// Whether it can carry something now and is not what it was. The first look is no news.
 fn is_back(known: Option<&Ground>, now: Option<&Ground>) -> bool {
     let usable = |ground: &&Ground| ground.up && !ground.addresses.is_empty();
@@ -80,6 +117,19 @@ mod tests {
             up,
             addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
         }
+    }
+
+    #[test]
+    fn each_change_counts_but_how_it_was_found_does_not() {
+        let (told, changes) = watch::channel(None);
+        let mut seen = Seen::of(changes);
+        assert_eq!(seen.count(), 0);
+        told.send_replace(Some(ground(true, &["10.0.0.1"])));
+        assert_eq!(seen.count(), 0, "that is how it was found");
+        told.send_replace(Some(ground(false, &[])));
+        told.send_replace(Some(ground(true, &["10.0.0.1"])));
+        assert_eq!(seen.count(), 1, "it may be another session");
+        assert_eq!(seen.count(), 1);
     }
 
     #[test]

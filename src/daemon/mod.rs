@@ -33,6 +33,7 @@ use crate::clock::believed::Believed;
 use crate::config::Config;
 use crate::drain;
 use crate::fuse::{self, Deadlines, Left, MountError, Options, Session};
+use crate::store::closed::Closed as Gate;
 use build::{Core, World};
 use check::Verdict;
 use control::{Control, Knows};
@@ -345,6 +346,7 @@ impl Knows for Inner {
         let (cache_bytes, cache_max) = self.core.reader.cache_usage();
         let wire = self.world.net.meter().totals();
         let link = self.world.net.link();
+        let closed = status::Closed(self.world.closed.as_ref().map(Gate::standing));
         let partial = |(name, bytes)| Partial { name, bytes };
         Status {
             source: self.source.clone(),
@@ -396,7 +398,8 @@ impl Knows for Inner {
             }),
             stale_answers: self.core.fs.stale_answers(),
             identity: self.core.log.identity().map(|it| it.to_string()),
-            stopped: self.world.identity.stopped(),
+            stopped: self.world.identity.stopped().or_else(|| closed.stops()),
+            closed: closed.to_string(),
         }
     }
 

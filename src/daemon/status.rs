@@ -1,11 +1,13 @@
 //! What a mount tells of itself: one value, made by the daemon, sent over the control socket as JSON,
 //! shown by `kryptonfs status`.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::net::{History, LinkState};
+use crate::store::closed::Standing;
 
 /// The state of a mount.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +77,9 @@ pub struct Status {
     /// Why nothing is sent before somebody decides.
     #[serde(default)]
     pub stopped: Option<String>,
+    /// Whether the path is proven closed, in words; empty: nobody asks (`closed_check=off`).
+    #[serde(default)]
+    pub closed: String,
 }
 
 impl Status {
@@ -136,6 +141,33 @@ pub(super) fn link_in_words(
         }
         (Some(ok), _) => format!("up: last connected {}", ago(ok)),
         (None, _) => "not used yet".to_owned(),
+    }
+}
+
+/// What `closed_check` knows; `None`: it is off.
+#[derive(Debug)]
+pub(super) struct Closed(pub(super) Option<Standing>);
+
+impl Closed {
+    /// Why nothing is sent.
+    pub(super) fn stops(&self) -> Option<String> {
+        match &self.0 {
+            Some(Standing::Stopped(why, _)) => {
+                Some(format!("the path is not proven closed: {why}"))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            None => Ok(()),
+            Some(Standing::Unknown) => write!(f, "not asked yet: the next request asks first"),
+            Some(Standing::Proven(age)) => write!(f, "proven {}, by S3's own word", ago(*age)),
+            Some(Standing::Stopped(_, age)) => write!(f, "NOT PROVEN, asked {}", ago(*age)),
+        }
     }
 }
 

@@ -41,6 +41,8 @@ pub enum StoreError {
     Throttled,
     /// No answer: connect, reset, timeout, name not resolved, address not allowed. Try again when the link is back.
     Link(String),
+    /// Nothing was sent, as the path is not proven closed (`closed_check`): why.
+    NotClosed(String),
     /// The total deadline of the call passed.
     Deadline,
     /// Reading the payload from the local disk failed: `errno`.
@@ -59,12 +61,17 @@ impl StoreError {
         )
     }
 
-    /// Whether it says that S3 (or Krypton) could not be reached, rather than what S3 said.
+    /// Whether it says that S3 (or Krypton) could not be reached, or may not be, rather than what S3
+    /// said.
     #[must_use]
     pub fn is_silence(&self) -> bool {
         matches!(
             self,
-            Self::Link(_) | Self::Deadline | Self::NoCredentials(_) | Self::Throttled
+            Self::Link(_)
+                | Self::NotClosed(_)
+                | Self::Deadline
+                | Self::NoCredentials(_)
+                | Self::Throttled
         )
     }
 
@@ -100,6 +107,12 @@ impl fmt::Display for StoreError {
             Self::BadDigest => write!(f, "the bytes arrived damaged"),
             Self::Throttled => write!(f, "the server asks to slow down (SlowDown or the like)"),
             Self::Link(text) => write!(f, "no answer: {text}"),
+            Self::NotClosed(why) => {
+                write!(
+                    f,
+                    "nothing is sent, as the path is not proven closed: {why}"
+                )
+            }
             Self::Deadline => write!(f, "no answer in time"),
             Self::Disk(errno) => {
                 write!(

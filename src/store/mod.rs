@@ -7,6 +7,7 @@
 //! - an error is a decision for the caller, never a text to be matched.
 
 pub mod canary;
+pub mod closed;
 pub mod counted;
 mod error;
 pub mod fault;

@@ -4,6 +4,7 @@
 mod architecture;
 mod bad_input;
 mod bars;
+mod closed;
 mod contract;
 mod corpus;
 mod credentials;
