@@ -16,6 +16,8 @@ pub struct Examining {
     pub json: bool,
     /// Put the canaries, where they are not.
     pub set_up_canary: bool,
+    /// How far the way to S3 is followed.
+    pub hops_max: u8,
 }
 
 /// Looks at each hop to the bucket. Exit 0: nothing failed, 1: something did (or wrong usage).
@@ -82,6 +84,7 @@ fn facts(config: &Config, how: Examining) -> Facts {
         source: config.place.to_string(),
         bucket: config.place.bucket.clone(),
         prefix: config.place.prefix.clone(),
+        is_rooted: config.s3.is_rooted,
         region: config.s3.region.clone(),
         s3_url: config.s3.url(),
         endpoint_url: config.s3.endpoint_url.clone(),
@@ -95,5 +98,6 @@ fn facts(config: &Config, how: Examining) -> Facts {
         cache: config.read.cache_dir.clone(),
         disk_reserve: config.log.disk_reserve,
         set_up_canary: how.set_up_canary,
+        hops_max: how.hops_max,
     }
 }

@@ -75,6 +75,7 @@ fn command(name: &str, matches: &ArgMatches) -> Result<Command, String> {
             how: Examining {
                 json: matches.get_flag("json"),
                 set_up_canary: matches.get_flag("setup-canary"),
+                hops_max: matches.get_one("hops").copied().unwrap_or_default(),
             },
         },
         "cancel" => Command::Cancel { dir: dir() },
@@ -333,7 +334,12 @@ fn doctor() -> Clap {
         .arg(switch(
             "setup-canary",
             "First put the two objects by which S3 can say whether the path is closed",
-        ));
+        ))
+        .arg(
+            value("hops", "N", "Follow the way to S3 so far")
+                .value_parser(clap::value_parser!(u8).range(1..=30))
+                .default_value("10"),
+        );
     with_options(doctor)
 }
 

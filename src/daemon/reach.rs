@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
 use super::Failure;
 use super::time::Keeping;
 use crate::clock::believed::Believed;
@@ -9,8 +11,9 @@ use crate::config::Config;
 use crate::creds::{Krypton, Leases, Once};
 use crate::net::Net;
 use crate::store::prefix::Prefix;
+use crate::store::rooted::{Root, Rooted};
 use crate::store::s3::S3Store;
-use crate::store::{ObjectStore, Uploads};
+use crate::store::{self, ObjectStore, StoreError, Uploads};
 
 /// The parts, made as for a mount; but the lease is asked for anew and shared with nobody, one call is
 /// one request, and spool and cache are not opened.
@@ -30,6 +33,26 @@ pub struct Reach {
     pub mount: Arc<dyn ObjectStore>,
     /// Uploads that were begun there.
     pub uploads: Arc<dyn Uploads>,
+}
+
+/// The folder of the identity that the lease is of.
+#[derive(Debug)]
+struct Own(Arc<dyn Leases>);
+
+#[async_trait]
+impl Root for Own {
+    async fn root(&self) -> store::Result<String> {
+        let none = |why: String| StoreError::NoCredentials(why);
+        let lease = self
+            .0
+            .lease()
+            .await
+            .map_err(|error| none(error.to_string()))?;
+        let identity = lease.identity.clone();
+        identity.ok_or_else(|| {
+            none("Krypton names no identity, so prefix=identity has no folder".to_owned())
+        })
+    }
 }
 
 /// Makes them; nothing is sent.
@@ -52,12 +75,18 @@ pub fn reach(config: &Config) -> Result<Reach, Failure> {
         Arc::clone(&leases),
     ));
     let bucket: Arc<dyn ObjectStore> = Arc::<S3Store>::clone(&s3);
+    let below: Arc<dyn ObjectStore> = Prefix::over(Arc::clone(&bucket), &config.place.prefix);
+    let mount = if config.s3.is_rooted {
+        Rooted::over(below, Arc::new(Own(Arc::clone(&leases))))
+    } else {
+        below
+    };
     Ok(Reach {
         net,
         clock,
         krypton,
         leases,
-        mount: Prefix::over(Arc::clone(&bucket), &config.place.prefix),
+        mount,
         bucket,
         uploads: s3,
     })

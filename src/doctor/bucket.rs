@@ -1,14 +1,27 @@
 //! The bucket: is it there, in which region, may it be listed.
 
+use std::time::Duration;
+
 use super::Doctor;
 use super::report::Row;
 use crate::store::{self, ListRequest, StoreError};
+
+/// One key is listed.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Doctor<'_> {
     /// Rows `bucket`, `region`, `list`, by one request.
     pub(super) async fn bucket(&mut self) {
         let rest = ["bucket", "region", "list"];
-        let before = ["interface", "dns", "tcp", "tls", "krypton", "cognito"];
+        let before = [
+            "interface",
+            "dns",
+            "tcp",
+            "tls",
+            "mtu",
+            "krypton",
+            "cognito",
+        ];
         if let Some(failed) = self.failed(&before) {
             self.skip(&rest, failed);
             return;
@@ -17,7 +30,8 @@ impl Doctor<'_> {
             max_keys: 1,
             ..ListRequest::default()
         };
-        let listed = self.parts.mount.list(&request).await.map(drop);
+        let listing = tokio::time::timeout(PATIENCE, self.parts.mount.list(&request)).await;
+        let listed = listing.unwrap_or(Err(StoreError::Deadline)).map(drop);
         let mut rows = rows(&self.facts.bucket, &listed);
         if let Some(named) = self.facts.endpoint_url.as_deref().and_then(region_of)
             && named != self.facts.region

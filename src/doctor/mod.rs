@@ -11,6 +11,7 @@ mod bucket;
 mod disks;
 mod keys;
 mod network;
+mod path;
 mod proof;
 mod report;
 mod rights;
@@ -56,6 +57,8 @@ pub struct Facts {
     pub bucket: String,
     /// Empty, or ends with `/`.
     pub prefix: String,
+    /// The mount is the identity's own folder below it (`prefix=identity`).
+    pub is_rooted: bool,
     /// `region`.
     pub region: String,
     /// Where S3 is, as a URL.
@@ -82,6 +85,8 @@ pub struct Facts {
     pub disk_reserve: u64,
     /// Put the canaries, where they are not.
     pub set_up_canary: bool,
+    /// How far the way is followed.
+    pub hops_max: u8,
 }
 
 /// Rows that need a bucket that answers.
@@ -131,6 +136,7 @@ pub async fn examine(parts: &Parts, facts: &Facts, tell: Tell<'_>) -> Report {
         "dns",
         "tcp",
         "tls",
+        "mtu",
         "krypton",
         "cognito",
         "bucket",

@@ -8,7 +8,7 @@ use super::report::Row;
 use crate::net::{Found, Ground, Route, Server};
 
 impl Doctor<'_> {
-    /// Rows `interface`, `dns`, `route`, `tcp`, `tls`.
+    /// Rows `interface`, `dns`, `route`, `tcp`, `path`, `tls`, `mtu`.
     pub(super) async fn network(&mut self) {
         let steps = self.parts.net.steps().clone();
         let row = match steps.ground() {
@@ -20,7 +20,7 @@ impl Doctor<'_> {
             ),
         };
         self.add(row);
-        let rest = ["dns", "route", "tcp", "tls"];
+        let rest = ["dns", "route", "tcp", "path", "tls", "mtu"];
         if self.report.has_failed("interface") {
             self.skip(&rest, "interface");
             return;
@@ -50,8 +50,9 @@ impl Doctor<'_> {
         self.add(row);
         let dialled = steps.connect(&server).await;
         self.add(tcp(&server, dialled));
+        self.path(&server, &addresses).await;
         if self.report.has_failed("tcp") {
-            self.skip(&["tls"], "tcp");
+            self.skip(&["tls", "mtu"], "tcp");
             return;
         }
         let row = if server.tls {
@@ -60,6 +61,11 @@ impl Doctor<'_> {
             Row::skip("tls", format!("{server} speaks plain http"))
         };
         self.add(row);
+        if self.report.has_failed("tls") {
+            self.skip(&["mtu"], "tls");
+        } else {
+            self.mtu(&server, &addresses).await;
+        }
     }
 
     /// Row `dns`, of S3 and Krypton: the addresses of S3 that may be dialled.

@@ -1,6 +1,8 @@
 //! Whether the path is closed, by S3's own word and by what cannot be reached; and what is left of
 //! uploads that nobody ended.
 
+use std::io;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Doctor;
@@ -20,11 +22,22 @@ const POLICY: &str = "packaging/aws/kryptonfs.yaml, OnlyThroughTheEndpoint and \
 impl Doctor<'_> {
     /// Row `uploads`.
     pub(super) async fn uploads(&mut self) {
-        let asking = self.parts.uploads.begun(&self.facts.prefix);
+        let prefix = self.prefix().await;
+        let asking = self.parts.uploads.begun(&prefix);
         let begun = tokio::time::timeout(PATIENCE, asking).await;
         let begun = begun.unwrap_or(Err(StoreError::Deadline));
         let row = uploads(begun, self.parts.clock.wall());
         self.add(row);
+    }
+
+    /// Of the keys below the mount.
+    async fn prefix(&self) -> String {
+        let prefix = &self.facts.prefix;
+        let lease = self.parts.leases.lease().await.ok();
+        match lease.as_ref().and_then(|lease| lease.identity.as_ref()) {
+            Some(identity) if self.facts.is_rooted => format!("{prefix}{identity}/"),
+            _ => prefix.clone(),
+        }
     }
 
     /// Row `setup`: puts the canaries.
@@ -68,7 +81,10 @@ impl Doctor<'_> {
                     "public",
                     format!("not tried, as our own rules forbid it: {why}"),
                 ),
-                Ok(_) => public(&server, steps.connect(&server).await),
+                Ok(permitted) => match permitted.first() {
+                    Some(to) => public(&server, *to, steps.reaches(&server, *to).await),
+                    None => return,
+                },
             },
         };
         self.add(row);
@@ -165,15 +181,16 @@ fn proven(proof: Proof, has_interface: bool, is_checked: bool) -> Row {
     }
 }
 
-fn public(server: &Server, connected: Result<Duration, String>) -> Row {
-    match connected {
-        Err(why) => Row::pass("public", format!("not reached, as it should be: {why}")),
-        Ok(_) => Row::fail(
+fn public(server: &Server, to: IpAddr, reached: io::Result<bool>) -> Row {
+    match reached {
+        Ok(false) => Row::pass("public", format!("nobody answers at {to}, as it should be")),
+        Ok(true) => Row::fail(
             "public",
-            format!("{server} answers by the interface: the path is not closed"),
+            format!("{server} ({to}) answers by the interface: the path is not closed"),
             "turn the VPG's Internet gateway off, or deny 0.0.0.0/0 by its routing filter; a NAT at the \
              Gate Peer must forward to the endpoint only",
         ),
+        Err(error) => Row::skip("public", format!("{to} is not tried: {error}")),
     }
 }
 
@@ -215,13 +232,11 @@ mod tests {
     #[test]
     fn a_public_host_must_not_answer() {
         let server = Server::of("https://8.8.8.8").unwrap();
-        let answers = public(&server, Ok(Duration::ZERO));
+        let to = IpAddr::from([8, 8, 8, 8]);
+        let answers = public(&server, to, Ok(true));
         assert_eq!(answers.verdict, Verdict::Fail);
         assert!(answers.seen.contains("8.8.8.8:443"), "{answers:?}");
-        assert_eq!(
-            public(&server, Err("no answer".into())).verdict,
-            Verdict::Pass
-        );
+        assert_eq!(public(&server, to, Ok(false)).verdict, Verdict::Pass);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::store::{self, CopyRequest, Download, ObjectStore, PartDone, Payload, 
 use crate::types::{ETag, Headers, ObjectKey, ObjectMeta, Precondition};
 
 /// No request of the probe takes longer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 const BODY: &[u8] = b"kryptonfs doctor puts this here and takes it away again\n";
 const ROWS: [&str; 6] = ["put", "get", "copy", "multipart", "preconditions", "delete"];
 

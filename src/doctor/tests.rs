@@ -53,6 +53,7 @@ fn parts(interface: &str) -> (Parts, Facts) {
         source: "s3://b/p".into(),
         bucket: "b".into(),
         prefix: "p/".into(),
+        is_rooted: false,
         region: "ap-northeast-1".into(),
         s3_url: nobody(),
         endpoint_url: None,
@@ -66,6 +67,7 @@ fn parts(interface: &str) -> (Parts, Facts) {
         cache: env!("CARGO_MANIFEST_DIR").into(),
         disk_reserve: 0,
         set_up_canary: false,
+        hops_max: 3,
     };
     (parts, facts)
 }
@@ -97,7 +99,9 @@ async fn what_cannot_work_after_a_failure_is_not_tried() {
         ("dns", Verdict::Pass),
         ("route", Verdict::Pass),
         ("tcp", Verdict::Fail),
+        ("path", Verdict::Pass),
         ("tls", Verdict::Skip),
+        ("mtu", Verdict::Skip),
         ("krypton", Verdict::Fail),
         ("cognito", Verdict::Skip),
         ("lease", Verdict::Skip),

@@ -16,6 +16,7 @@ mod dns;
 mod ground;
 mod link;
 mod meter;
+mod path;
 mod quiet;
 mod resolve;
 mod route;
@@ -56,9 +57,10 @@ use tls::Connector;
 pub use ground::Ground;
 pub use link::{History, Link, LinkState};
 pub use meter::{Meter, Totals};
+pub use path::Hop;
 pub use route::Route;
 pub use rules::{Cidr, CidrError};
-pub use steps::{Found, Server, Steps};
+pub use steps::{Filled, Found, Server, Steps};
 pub use web::{Answer, Web, WebError};
 
 /// Whether the network beyond the interface counts.

@@ -6,17 +6,20 @@
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use http::Uri;
+use hyper::client::conn::http1;
+use nix::sys::socket::{getsockopt, sockopt};
 use tower_service::Service as _;
 
 use super::dial::DialError;
 use super::ground::Ground;
+use super::path::{self, Hop};
 use super::resolve::ResolveError;
 use super::route::{self, Route};
-use super::tls::Connector;
+use super::tls::{Connected, Connector};
 
 /// Who is to be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +74,44 @@ pub struct Found {
     pub addresses: Vec<IpAddr>,
     /// Who named them, for people.
     pub origin: String,
+}
+
+/// Packets of full size arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filled {
+    /// The largest that the kernel knows to pass, in bytes; `None`: it does not say.
+    pub mtu: Option<u32>,
+    /// Until the answer.
+    pub took: Duration,
+}
+
+/// Two packets, also of a link of 1500 bytes; S3 takes up to 8 KB of headers.
+const PADDING: usize = 3000;
+/// Long enough for some repeats of lost packets.
+const ANSWER: Duration = Duration::from_secs(8);
+
+/// A request that fills packets, and any answer to it.
+async fn padded(server: &Server, connected: Connected) -> Result<(), hyper::Error> {
+    let (mut sender, connection) = http1::handshake(connected).await?;
+    let request = http::Request::head("/")
+        .header(http::header::HOST, server.host.as_str())
+        .header("x-kryptonfs-padding", "0".repeat(PADDING))
+        .body(http_body_util::Empty::<bytes::Bytes>::new());
+    let Ok(request) = request else {
+        // A host that is dialled is one that a header takes.
+        return Ok(());
+    };
+    let answer = sender.send_request(request);
+    tokio::pin!(answer, connection);
+    tokio::select! {
+        biased;
+        answer = &mut answer => answer.map(drop),
+        ended = &mut connection => {
+            ended?;
+            // It says whether there was one.
+            answer.await.map(drop)
+        }
+    }
 }
 
 /// The steps.
@@ -154,10 +195,69 @@ impl Steps {
         }
     }
 
+    /// The hops to an address of the server, at most `hops_max`.
+    ///
+    /// # Errors
+    /// If the kernel refuses to begin, or the address is not of IPv4 (as the closed path is).
+    pub async fn trace(&self, server: &Server, to: IpAddr, hops_max: u8) -> io::Result<Vec<Hop>> {
+        let way = self.0.dialer().way();
+        path::trace(&way.bound, &way.link, of_v4(to, server.port)?, hops_max).await
+    }
+
+    /// Whether anybody answers at an address of the server, if only by refusing.
+    ///
+    /// # Errors
+    /// If the kernel refuses to begin, or the address is not of IPv4.
+    pub async fn reaches(&self, server: &Server, to: IpAddr) -> io::Result<bool> {
+        let way = self.0.dialer().way();
+        path::reaches(&way.bound, &way.link, of_v4(to, server.port)?).await
+    }
+
+    /// Sends the server packets as large as the link takes: a request with a header that says
+    /// nothing. Any answer shows that they arrived.
+    ///
+    /// # Errors
+    /// One line.
+    pub async fn fill_packets(&self, server: &Server, to: IpAddr) -> Result<Filled, String> {
+        let uri = server.uri().ok_or_else(|| no_name(server))?;
+        let mut connector = self.0.clone();
+        let connected = connector.call(uri).await;
+        let connected = connected.map_err(|error| innermost(&*error))?;
+        let begun = Instant::now();
+        let answered = tokio::time::timeout(ANSWER, padded(server, connected)).await;
+        let mtu = self.mtu(SocketAddr::new(to, server.port)).await;
+        match answered {
+            Ok(Ok(())) => Ok(Filled {
+                mtu,
+                took: begun.elapsed(),
+            }),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer in {} s", ANSWER.as_secs())),
+        }
+    }
+
+    /// The largest packet that the kernel knows to pass to there, in bytes. Nothing is sent.
+    async fn mtu(&self, to: SocketAddr) -> Option<u32> {
+        let socket = self.0.dialer().way().bound.udp(to).await.ok()?;
+        let mtu = getsockopt(&socket, sockopt::IpMtu).ok()?;
+        u32::try_from(mtu).ok()
+    }
+
     /// Whether the time is known well enough for what is dated.
     #[must_use]
     pub fn knows_the_time(&self) -> bool {
         self.0.dialer().knows_the_time()
+    }
+}
+
+/// The closed path is one of IPv4.
+fn of_v4(to: IpAddr, port: u16) -> io::Result<SocketAddrV4> {
+    match to {
+        IpAddr::V4(v4) => Ok(SocketAddrV4::new(v4, port)),
+        IpAddr::V6(_) => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "only ways of IPv4 are followed",
+        )),
     }
 }
 
@@ -186,6 +286,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::net::stub::{Stub, reply};
     use crate::net::{Config, Net};
 
     fn server(url: &str) -> Server {
@@ -253,6 +354,22 @@ mod tests {
             why.contains("127.0.0.1:1") && why.contains("refused"),
             "{why}"
         );
+    }
+
+    #[tokio::test]
+    async fn packets_of_full_size_are_sent_and_any_answer_will_do() {
+        let stub = Stub::new(|_, _| reply("405 Method Not Allowed", "", ""));
+        let steps = steps(Config::default());
+        let filled = steps
+            .fill_packets(&server(&stub.url()), stub.address.ip())
+            .await
+            .unwrap();
+        assert!(filled.mtu.is_some_and(|mtu| mtu >= 1500), "{filled:?}");
+        assert!(stub.asked()[0].bytes > PADDING);
+        // Hangs up without a word.
+        let mute = Stub::new(|_, _| String::new());
+        let (server, address) = (server(&mute.url()), mute.address.ip());
+        steps.fill_packets(&server, address).await.unwrap_err();
     }
 
     #[tokio::test]

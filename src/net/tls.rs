@@ -169,7 +169,7 @@ impl Service<Uri> for Connector {
     }
 }
 
-type Connected = Quiet<<HttpsConnector<Dialer> as Service<Uri>>::Response>;
+pub(super) type Connected = Quiet<<HttpsConnector<Dialer> as Service<Uri>>::Response>;
 
 impl Connector {
     async fn connected(&mut self, uri: Uri) -> Result<Connected, BoxError> {

@@ -9,22 +9,27 @@ const INSIDE: &str = ".kryptonfs-canary/inside";
 const OUTSIDE: &str = ".kryptonfs-canary/outside";
 
 /// What it said.
-struct Told {
-    code: Option<i32>,
-    report: Value,
+pub(crate) struct Told {
+    pub(crate) code: Option<i32>,
+    pub(crate) report: Value,
 }
 
 fn examined(spec: &Spec) -> Told {
-    let output = spec.command(&["doctor", &spec.source, "--json"]);
-    let text = String::from_utf8(output.stdout.clone()).unwrap();
-    assert_eq!(text.lines().count(), 1, "{output:?}");
-    Told {
-        code: output.status.code(),
-        report: serde_json::from_str(&text).expect("one line of JSON"),
-    }
+    Told::of(spec)
 }
 
 impl Told {
+    /// Of that place with those options, where its mount would run.
+    pub(crate) fn of(spec: &Spec) -> Self {
+        let output = spec.command(&["doctor", &spec.source, "--json"]);
+        let text = String::from_utf8(output.stdout.clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{output:?}");
+        Self {
+            code: output.status.code(),
+            report: serde_json::from_str(&text).expect("one line of JSON"),
+        }
+    }
+
     fn rows(&self) -> &[Value] {
         self.report["rows"].as_array().unwrap()
     }
@@ -36,7 +41,7 @@ impl Told {
     }
 
     /// The row ended like this, and says all these words.
-    fn says(&self, check: &str, verdict: &str, words: &[&str]) {
+    pub(crate) fn says(&self, check: &str, verdict: &str, words: &[&str]) {
         let row = self.row(check);
         assert_eq!(row["verdict"], verdict, "{check}: {:#}", self.report);
         let text = format!("{} {}", row["seen"], row["do"]);
@@ -68,8 +73,10 @@ fn on_a_healthy_way_every_row_passes_and_the_exit_code_is_0() {
     proven(&world);
     world.client.put("pre/fix/theirs", b"bytes");
     let keys = world.client.keys("");
-    // Nobody listens there.
-    let spec = closed(&world).with("public_probe", "127.0.0.1:1");
+    // Its name is not known here.
+    let spec = closed(&world)
+        .with("dns", "127.0.0.1:1")
+        .with("public_probe", "www.example.com");
     let before = world.cloud.counts();
     let told = examined(&spec);
     let since = world.cloud.counts().since(&before);

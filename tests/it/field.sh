@@ -24,6 +24,17 @@ table ip nat {
 }
 NFT
 }
+# The Gate Peer loses what is larger than 1000 bytes, and says nothing.
+small() {
+  on "$peer" nft -f - <<'NFT'
+table ip small {
+  chain forward {
+    type filter hook forward priority filter;
+    iifname "vxlan0" meta length > 1000 drop
+  }
+}
+NFT
+}
 
 build() {
   for space in "$dev" "$air" "$peer" "$vpc" "$net"; do

@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use crate::doctor::Told;
 use crate::harness::field::{Field, Lacks, Leaks, S3};
 use crate::harness::{Mount, noise};
 
@@ -58,6 +59,62 @@ fn a_mount_writes_and_reads_through_the_articles_network_and_by_no_other_way() {
 }
 
 #[test]
+fn doctor_and_credentials_see_the_whole_way_and_send_nothing_by_another_link() {
+    let field = Field::new("doctor", Lacks::Nothing);
+    for key in ["inside", "outside"] {
+        field.cloud.seed(&format!(".kryptonfs-canary/{key}"), b"");
+    }
+    let spec = field.spec();
+    let told = Told::of(&spec);
+    let (s3, way) = (
+        S3.1.to_string(),
+        "without interface= it would leave by eth0 via 192.168.1.1",
+    );
+    told.says("interface", "pass", &["wwan0", "10.128.0.2"]);
+    told.says(
+        "dns",
+        "pass",
+        &[S3.0, &s3, "100.127.0.53:53", "krypton.soracom.io"],
+    );
+    told.says("route", "pass", &[&s3, "wwan0", way]);
+    told.says(
+        "path",
+        "pass",
+        &[&s3, "at hop 3", "10.128.0.1 ", "10.128.0.254 "],
+    );
+    told.says("mtu", "pass", &["1400 bytes"]);
+    told.says("krypton", "pass", &["krypton.soracom.io:8036"]);
+    told.says("canary", "pass", &["VPC endpoint"]);
+    assert_eq!(told.code, Some(0), "{:#}", told.report);
+    assert!(spec.command(&["credentials"]).status.success());
+
+    // Nobody translates what leaves the VPC, so nothing comes back; until somebody does.
+    let public = spec.clone().with("public_probe", "8.8.8.8");
+    Told::of(&public).says("public", "pass", &["8.8.8.8"]);
+    field.run("ip -n $net route add 172.31.0.0/16 via 198.51.100.2");
+    let told = Told::of(&public);
+    told.says("public", "fail", &["8.8.8.8:443", "Internet gateway"]);
+    assert_eq!(told.code, Some(1));
+    // Large packets are lost on the way, and nobody says so.
+    field.run("small");
+    let told = Told::of(&spec);
+    told.says("tls", "pass", &[]);
+    told.says("mtu", "fail", &["wwan0 mtu 1400"]);
+    told.says("list", "skip", &["mtu"]);
+
+    field.run("sim_down");
+    let told = Told::of(&spec);
+    told.says("interface", "fail", &["wwan0 is down"]);
+    assert_eq!(told.code, Some(1));
+    // Another issuer than the one whose lease the device still has.
+    let away = spec.with("krypton", "tokens");
+    assert!(!away.command(&["credentials"]).status.success());
+    field.run("ip -n $dev link set wwan0 name wwan9");
+    Told::of(&away).says("interface", "fail", &["no interface wwan0"]);
+    nothing_leaked(&field);
+}
+
+#[test]
 fn without_nat_at_the_gate_peer_s3_refuses() {
     let field = Field::new("no-nat", Lacks::Nat);
     let refused = field.spec().refused();
@@ -66,6 +123,14 @@ fn without_nat_at_the_gate_peer_s3_refuses() {
         line.contains("explicit deny in a resource-based policy"),
         "{line}"
     );
+    let told = Told::of(&field.spec());
+    told.says("path", "pass", &["at hop 3"]);
+    told.says(
+        "list",
+        "fail",
+        &["explicit deny in a resource-based policy", "interface="],
+    );
+    told.says("canary", "fail", &["NAT"]);
     // Translated, the same device is let in.
     field.run("nat");
     let mount = field.spec().mount();

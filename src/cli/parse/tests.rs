@@ -129,6 +129,7 @@ fn doctor_takes_what_a_mount_takes_but_no_directory() {
         how: Examining {
             json: true,
             set_up_canary: false,
+            hops_max: 10,
         },
     };
     assert_eq!(

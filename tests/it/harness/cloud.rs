@@ -126,6 +126,13 @@ impl TestCloud {
         assert_eq!(made, count as u64);
     }
 
+    /// An object, without a request (and so whatever the policy says).
+    pub(crate) fn seed(&self, key: &str, body: &[u8]) {
+        let object = (key.to_owned(), body.to_vec());
+        let made = self.cloud().seed(&self.bucket, [object].into_iter());
+        assert_eq!(made.unwrap(), 1);
+    }
+
     /// An operation (`*`: any of S3's) is answered with an error.
     pub(crate) fn refuse(&self, operation: &str, status: u16, code: &str, how: Refusal) {
         let times = match how {

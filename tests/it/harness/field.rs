@@ -40,6 +40,7 @@ const COGNITO: (&str, Ipv4Addr) = (
 const DNS: Ipv4Addr = Ipv4Addr::new(100, 127, 0, 53);
 /// One of the Internet's, which answers everybody.
 const PUBLIC_DNS: Ipv4Addr = Ipv4Addr::new(8, 8, 8, 8);
+const BUCKET: &str = "field";
 const SPACES: [&str; 5] = ["dev", "air", "peer", "vpc", "net"];
 
 /// What left by the link to the Internet, as each of four counters has it.
@@ -206,10 +207,16 @@ impl Field {
             cognito: listen("vpc", COGNITO.1, 443),
             names: names.into_iter().chain([S3.1.to_string()]).collect(),
             vpc: vec!["172.31.0.0/16".parse().unwrap()],
-            denies: vec![Deny {
-                below: "/".into(),
-                inside: false,
-            }],
+            denies: vec![
+                Deny {
+                    below: "/".into(),
+                    inside: false,
+                },
+                Deny {
+                    below: format!("/{BUCKET}/.kryptonfs-canary/outside"),
+                    inside: true,
+                },
+            ],
             sims: vec!["10.128.0.2/32".parse().unwrap()],
         };
         let ask = |space: &str, address: Ipv4Addr| {
@@ -220,7 +227,7 @@ impl Field {
             )
         };
         let (names, public_names) = (ask("air", DNS), ask("net", PUBLIC_DNS));
-        let bucket = "field".to_owned();
+        let bucket = BUCKET.to_owned();
         let cloud = TestCloud::at(&work.dir("cloud"), &bucket, None, site);
         Self {
             client: client(&spaces, &cloud, &bucket),
