@@ -38,15 +38,20 @@ impl Content {
         Ok(summer.finish())
     }
 
-    /// All of it; for tests.
-    #[cfg(test)]
-    pub(super) fn text(&self) -> String {
+    /// All of it. Blocks.
+    pub(super) fn bytes(&self) -> io::Result<Vec<u8>> {
         let mut cursor = Cursor::new(self);
         let mut all = Vec::new();
-        while let Some(bytes) = cursor.read().unwrap() {
+        while let Some(bytes) = cursor.read()? {
             all.extend_from_slice(&bytes);
         }
-        String::from_utf8(all).unwrap()
+        Ok(all)
+    }
+
+    /// The same as text; for tests.
+    #[cfg(test)]
+    pub(super) fn text(&self) -> String {
+        String::from_utf8(self.bytes().unwrap()).unwrap()
     }
 }
 

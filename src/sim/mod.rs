@@ -283,6 +283,15 @@ impl Cloud {
         self.shared.store.seed(bucket, objects.into_iter())
     }
 
+    /// What is in an object, without a request. Blocks.
+    ///
+    /// # Errors
+    /// If it is not there, and of the disk.
+    pub fn content(&self, bucket: &str, key: &str) -> io::Result<Vec<u8>> {
+        let object = self.shared.store.get(bucket, key);
+        object.map_err(io::Error::other)?.content.bytes()
+    }
+
     /// Ends it: no more is accepted, what is under way gets a moment to finish.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
