@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod architecture;
+mod bad_credentials;
 mod bad_input;
 mod bars;
 mod closed;

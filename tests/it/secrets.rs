@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::harness::cloud::Raw;
 use crate::harness::mount::BINARY;
 use crate::harness::world::Issue;
-use crate::harness::{Keys, Mount, Server, World, eventually, noise, shell, try_shell};
+use crate::harness::{Keys, Mount, Server, TestCloud, World, eventually, noise, shell, try_shell};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const ID: &str = "ASIACANARY0123456789";
@@ -117,6 +118,16 @@ fn tells_nothing(world: &World, mount: &Mount, shared: bool) {
     }
 }
 
+fn answer(cloud: &TestCloud, operation: &str, (status, kind): (u16, &str), body: &str, times: u64) {
+    let headers = [("content-type", kind)];
+    let raw = Raw {
+        status,
+        headers: &headers,
+        body,
+    };
+    cloud.answer(operation, &raw, 0, times);
+}
+
 /// An error of S3 that says all it was told back, as some servers do.
 fn told_back(code: &str) -> String {
     format!(
@@ -150,15 +161,27 @@ fn no_secret_is_told_by_log_status_process_core_or_disk() {
 
     // Whatever is refused, in whatever words.
     let xml = "application/xml";
-    cloud.answer(
+    answer(
+        cloud,
         "ListObjectsV2",
-        301,
-        xml,
+        (301, xml),
         &told_back("PermanentRedirect"),
         1,
     );
-    cloud.answer("HeadObject", 403, xml, &told_back("InvalidToken"), 1);
-    cloud.answer("PutObject", 403, xml, &told_back("AccessDenied"), 1);
+    answer(
+        cloud,
+        "HeadObject",
+        (403, xml),
+        &told_back("InvalidToken"),
+        1,
+    );
+    answer(
+        cloud,
+        "PutObject",
+        (403, xml),
+        &told_back("AccessDenied"),
+        1,
+    );
     fs::write(mount.path("refused"), "1").unwrap();
     let told = |what: &str| {
         eventually(what, LIMIT, || mount.log().contains(what).then_some(()));
@@ -169,18 +192,30 @@ fn no_secret_is_told_by_log_status_process_core_or_disk() {
     tells_nothing(&world, &mount, true);
     let names = try_shell(mount.dir(), "ls d nothing; cat b");
     none_in("ls", &names.stderr);
-    cloud.answer(
+    answer(
+        cloud,
         "PutObject",
-        403,
-        xml,
+        (403, xml),
         &told_back("SignatureDoesNotMatch"),
         1,
     );
     let retried = Command::new(BINARY).arg("retry").arg(mount.dir()).output();
     none_in("retry", &retried.unwrap().stderr);
     told("SignatureDoesNotMatch");
-    cloud.answer("PutObject", 400, xml, &told_back("ExpiredToken"), 1);
-    cloud.answer("Krypton", 403, "application/json", &answer_of_krypton(), 1);
+    answer(
+        cloud,
+        "PutObject",
+        (400, xml),
+        &told_back("ExpiredToken"),
+        1,
+    );
+    answer(
+        cloud,
+        "Krypton",
+        (403, "application/json"),
+        &answer_of_krypton(),
+        1,
+    );
     told("Krypton answered 403");
     tells_nothing(&world, &mount, false);
     cloud.clear_faults();
@@ -216,24 +251,24 @@ fn no_token_is_told_by_the_way_over_cognito() {
         "__type": "NotAuthorizedException",
         "message": format!("Invalid login token {OPEN_ID}, {SESSION}"),
     });
-    cloud.answer(
+    answer(
+        cloud,
         "Krypton",
-        200,
-        "application/json",
+        (200, "application/json"),
         &token.to_string(),
         u64::MAX,
     );
-    cloud.answer(
+    answer(
+        cloud,
         "Cognito",
-        400,
-        "application/x-amz-json-1.1",
+        (400, "application/x-amz-json-1.1"),
         &refused.to_string(),
         2,
     );
-    cloud.answer(
+    answer(
+        cloud,
         "Cognito",
-        200,
-        "application/x-amz-json-1.1",
+        (200, "application/x-amz-json-1.1"),
         &lease.to_string(),
         u64::MAX,
     );

@@ -13,6 +13,14 @@ use super::Keys;
 
 pub(crate) use kryptonfs::sim::Service;
 
+/// An answer as it is, whatever was asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Raw<'a> {
+    pub(crate) status: u16,
+    pub(crate) headers: &'a [(&'a str, &'a str)],
+    pub(crate) body: &'a str,
+}
+
 /// A cloud with one bucket.
 #[derive(Debug)]
 pub(crate) struct TestCloud {
@@ -154,17 +162,30 @@ impl TestCloud {
         });
     }
 
-    /// So many requests of that operation are answered with these very bytes.
-    pub(crate) fn answer(&self, operation: &str, status: u16, kind: &str, body: &str, times: u64) {
+    /// So many requests of that operation are answered so, after `skip` that are not.
+    pub(crate) fn answer(&self, operation: &str, answer: &Raw<'_>, skip: u64, times: u64) {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let action = Action::Raw {
-            status,
-            headers: vec![("content-type".into(), kind.into())],
-            body: body.into(),
+            status: answer.status,
+            headers: answer.headers.iter().map(own).collect(),
+            body: answer.body.into(),
         };
         self.cloud().faults().add(Fault {
+            skip,
             times,
             ..Fault::next(operation, action)
         });
+    }
+
+    /// One object, without a request.
+    pub(crate) fn insert(&self, key: &str, bytes: Vec<u8>) {
+        let made = self.cloud().seed(&self.bucket, [(key.to_owned(), bytes)]);
+        assert_eq!(made.unwrap(), 1);
+    }
+
+    /// What is in an object, without a request.
+    pub(crate) fn content(&self, key: &str) -> Option<Vec<u8>> {
+        self.cloud().content(&self.bucket, key).ok()
     }
 
     /// The next request of that operation is carried out, but its answer is lost.

@@ -162,7 +162,7 @@ impl World {
 }
 
 /// What the mounts log; `KRYPTONFS_TEST_LOG=debug` shows more when a test fails.
-pub(super) fn level() -> String {
+pub(crate) fn level() -> String {
     std::env::var("KRYPTONFS_TEST_LOG").unwrap_or_else(|_| "info".into())
 }
 
