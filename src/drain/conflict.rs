@@ -110,7 +110,8 @@ fn over_a_stranger(
             0 => Verdict::Over(base),
             _ => Verdict::Reapply,
         }
-    } else if is_only_metadata(key, generation, old) {
+    } else if is_only_metadata(key, generation, old) || generation.len == 0 {
+        // Of an empty file nothing is lost if theirs stays, which it may be older than.
         Verdict::Reapply
     } else if (generation.extents.iter().any(builds_on) && !seeded::is(Bug::AppendOverStranger))
         || policy == ConflictPolicy::KeepBoth
@@ -129,11 +130,13 @@ pub(super) fn is_only_metadata(key: &RelKey, generation: &Generation, base: &Bas
     candidate(generation).is_some_and(is_base)
 }
 
-/// Metadata set here, put on a version that somebody else wrote: its content's time and its
-/// headers stay.
+/// Metadata set here, put on a version that somebody else wrote: what it is, its content's time and
+/// its headers stay, and its mode where it is something else than it was.
 pub(super) fn reapplied(ours: &Attrs, theirs: &Headers) -> Attrs {
     let theirs = Attrs::from_headers(theirs, ours.kind == Kind::Dir);
     let ours = Attrs {
+        kind: theirs.kind,
+        mode: ours.mode.filter(|_| ours.kind == theirs.kind),
         mtime: theirs.mtime.or(ours.mtime),
         headers: theirs.headers.clone(),
         ..ours.clone()

@@ -120,7 +120,10 @@ impl Hands {
         let now = crate::clock::wall().duration_since(SystemTime::UNIX_EPOCH);
         let secs = now.map_or(0, |since| since.as_secs());
         let mount = self.log.mount_id();
-        let is_free = |key: &RelKey| self.tree.pending(|all| all.get(key).is_none());
+        // One of the same second may wait here, or be in the bucket already.
+        let is_free = |key: &RelKey| {
+            self.tree.known(key).is_none() && self.tree.pending(|all| all.get(key).is_none())
+        };
         let mut names = (secs..).map_while(|secs| sibling(&work.key, mount, secs));
         let Some(aside) = names.find(is_free) else {
             return Err(Fail::Disk(libc::ENAMETOOLONG));
