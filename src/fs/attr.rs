@@ -82,7 +82,7 @@ impl Fs {
 
     /// Changes what travels with the object: on the draft if there is one, and on what is sealed.
     pub(super) async fn set_attrs(
-        &self,
+        self: &Arc<Self>,
         ino: Ino,
         edit: impl Fn(&mut Attrs) + Send + Sync,
     ) -> Result<()> {
@@ -111,6 +111,9 @@ impl Fs {
         };
         let Some(path) = path else { return Ok(()) };
         self.look(&path).await?;
+        if let Some(file) = &file {
+            self.part_from_theirs(file).await?;
+        }
         let seq = {
             let table = self.names.lock();
             let Some(path) = table.path(ino) else {

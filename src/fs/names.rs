@@ -169,10 +169,14 @@ impl Fs {
     ///
     /// # Errors
     /// `NotFound`, `IsDir`, and those of every change.
-    pub async fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
+    pub async fn unlink(self: &Arc<Self>, parent: Ino, name: &[u8]) -> Result<()> {
         self.must_be_writable()?;
         let name = Name::from_bytes(name)?;
         self.see(parent, &name).await?;
+        let open = self.names.lock().open_at(parent, &name);
+        if let Some(file) = open {
+            self.part_from_theirs(&file).await?;
+        }
         let (seq, ino) = {
             let mut table = self.names.lock();
             let path = child(&table, parent, &name)?;

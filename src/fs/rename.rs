@@ -27,7 +27,7 @@ impl Fs {
     /// # Errors
     /// Those of rename(2); `TooManyObjects` above `rename_limit`, so that `mv` copies knowingly.
     pub async fn rename(
-        &self,
+        self: &Arc<Self>,
         from: (Ino, &[u8]),
         to: (Ino, &[u8]),
         flags: RenameFlags,
@@ -38,6 +38,15 @@ impl Fs {
         let (old, _) = self.see(from.0, &from.1).await?;
         let (new, _) = self.see(to.0, &to.1).await?;
         self.know_subtrees(&old, &new).await?;
+        let open = {
+            let table = self.names.lock();
+            let at_names = [&from, &to].map(|(dir, name)| table.open_at(*dir, name));
+            let below = table.open_below(from.0, &from.1);
+            at_names.into_iter().flatten().chain(below)
+        };
+        for file in open {
+            self.part_from_theirs(&file).await?;
+        }
         let (moved, files, below, changed) = {
             let mut table = self.names.lock();
             let old = child(&table, from.0, &from.1)?;

@@ -113,6 +113,30 @@ impl Fs {
         Ok(Some((RelKey::file(&path), number)))
     }
 
+    /// Before a name or its attributes change: where the name has come to stand for somebody else's
+    /// version, or for nothing, a generation is made of what is being written here, built on what
+    /// it was built on. Else the change would be made to theirs, and what is written here would
+    /// pass for built on that, and replace it.
+    pub(super) async fn part_from_theirs(self: &Arc<Self>, file: &Arc<OpenFile>) -> Result<()> {
+        if self.is_parted(file) {
+            self.seal(file).await?;
+        }
+        Ok(())
+    }
+
+    fn is_parted(&self, file: &OpenFile) -> bool {
+        let inner = file.inner.lock();
+        let path = self.names.lock().path(file.ino);
+        let Some(path) = path.filter(|_| inner.draft.is_some()) else {
+            return false;
+        };
+        match self.tree.view(|view| view.lookup(&path)) {
+            Seen::Here(node, _) => inner.differs(&node),
+            Seen::NotHere(_) => true,
+            Seen::Unknown => false,
+        }
+    }
+
     fn snapshot(&self, file: &OpenFile) -> Result<Option<Snapshot>> {
         let mut inner = file.inner.lock();
         let inner = &mut *inner;

@@ -2,6 +2,8 @@
 //!
 //! S3 keeps at most 2 KiB of user metadata with an object: more is refused before anything is done.
 
+use std::sync::Arc;
+
 use std::collections::BTreeMap;
 
 use crate::tree::{Content, Node, Seen};
@@ -45,7 +47,13 @@ impl Fs {
     ///
     /// # Errors
     /// `Exists`, `NoAttr`, `MetadataTooBig`, `NotSupported`.
-    pub async fn setxattr(&self, ino: Ino, name: &[u8], value: &[u8], flags: i32) -> Result<()> {
+    pub async fn setxattr(
+        self: &Arc<Self>,
+        ino: Ino,
+        name: &[u8],
+        value: &[u8],
+        flags: i32,
+    ) -> Result<()> {
         self.must_be_writable()?;
         let name = user(name)?;
         let mut attrs = self.learnt(ino).await?;
@@ -73,7 +81,7 @@ impl Fs {
     ///
     /// # Errors
     /// `NoAttr`, `NotSupported`.
-    pub async fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
+    pub async fn removexattr(self: &Arc<Self>, ino: Ino, name: &[u8]) -> Result<()> {
         self.must_be_writable()?;
         let name = user(name)?;
         let mut all = self.learnt(ino).await?.xattrs.unwrap_or_default();
