@@ -106,6 +106,17 @@ fn start_on(
     disk: &Disk,
     store: Arc<dyn ObjectStore>,
     dir: &std::path::Path,
+    limits: (Duration, u64),
+    set: impl FnOnce(&mut Config),
+) -> (Arc<Fs>, drain::Handle) {
+    start_apart(disk, (Arc::clone(&store), store), dir, limits, set)
+}
+
+/// As `start_on`, with a way to the bucket for those who look and another for the drain.
+fn start_apart(
+    disk: &Disk,
+    (store, to_send): (Arc<dyn ObjectStore>, Arc<dyn ObjectStore>),
+    dir: &std::path::Path,
     (ttl, spool_max): (Duration, u64),
     set: impl FnOnce(&mut Config),
 ) -> (Arc<Fs>, drain::Handle) {
@@ -131,7 +142,7 @@ fn start_on(
         Arc::clone(&tree),
         Arc::clone(&log),
         Arc::clone(&reader),
-        Arc::clone(&store),
+        to_send,
         settings,
     );
     let mut config = config();

@@ -212,6 +212,15 @@ impl Tree {
         Ok(())
     }
 
+    /// `ttl` has passed for all that is known of the bucket.
+    #[cfg(test)]
+    pub(crate) fn age(&self) {
+        let old = now().checked_sub(self.ttl + std::time::Duration::from_secs(1));
+        if let Some(old) = old {
+            self.state.lock().remote.age(old);
+        }
+    }
+
     /// Awakes when something became pending, settled, or ready earlier than it was.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()

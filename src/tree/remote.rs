@@ -254,6 +254,15 @@ impl Remote {
         }
     }
 
+    /// All is only known to have been so then.
+    #[cfg(test)]
+    pub(super) fn age(&mut self, to: Instant) {
+        for dir in self.dirs.values_mut() {
+            dir.listed = dir.listed.map(|_| to);
+            dir.names.values_mut().for_each(|slot| slot.checked = to);
+        }
+    }
+
     /// A page of a listing of `path` with delimiter, asked at `asked`.
     pub(super) fn page(&mut self, path: &RelPath, page: &ListPage, asked: Seq, at: Instant) {
         self.hidden += page.unreadable;

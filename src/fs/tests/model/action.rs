@@ -71,6 +71,16 @@ pub(super) enum Action {
     Drain,
     /// The link breaks after so many requests of a drain; the last one's answer may be lost.
     BreakOff(u32, bool),
+    /// The credentials expire after so many requests of a drain.
+    Expire(u32),
+    /// Somebody else writes an object.
+    RemotePut(&'static str),
+    /// Somebody else removes one.
+    RemoteDelete(&'static str),
+    /// The link goes down or is up again.
+    Link {
+        is_down: bool,
+    },
     /// The process ends after so many requests of a drain, and starts again.
     Reboot(u32, Cut),
 }
@@ -193,6 +203,26 @@ fn of_the_device() -> impl Strategy<Value = Action> {
         2 => (prop_oneof![2 => Just(0u32), 1 => 1u32..9], cut())
             .prop_map(|(after, cut)| Action::Reboot(after, cut)),
     ]
+}
+
+fn of_the_world() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        4 => path().prop_map(Action::RemotePut),
+        2 => path().prop_map(Action::RemoteDelete),
+        2 => any::<bool>().prop_map(|is_down| Action::Link { is_down }),
+        1 => (1u32..9).prop_map(Action::Expire),
+    ]
+}
+
+/// A sequence with somebody else in the bucket. The cache outlives a power cut: what somebody else
+/// has removed from the bucket may be nowhere but there.
+pub(super) fn in_company() -> impl Strategy<Value = Vec<Action>> {
+    let device = of_the_device().prop_map(|action| match action {
+        Action::Reboot(after, Cut::Power(seed, _)) => Action::Reboot(after, Cut::Power(seed, true)),
+        action => action,
+    });
+    let action = prop_oneof![20 => of_files(), 16 => of_names(), 5 => device, 5 => of_the_world()];
+    prop::collection::vec(action, 50..60)
 }
 
 /// A sequence without anybody else in the bucket.

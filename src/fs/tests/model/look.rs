@@ -4,15 +4,25 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
 use super::super::{Ino, ME, Stat, World};
-use super::reference::{Body, Reference};
+use super::node::{Body, Node};
+use super::reference::Reference;
 use crate::types::Kind;
 
 /// A name: what it is, its mode and, where it is told, its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Shown {
-    body: Body,
-    mode: u32,
+    pub(super) body: Body,
+    pub(super) mode: u32,
     mtime: Option<i64>,
+}
+
+impl Shown {
+    pub(super) fn bytes(&self) -> Option<&[u8]> {
+        match &self.body {
+            Body::File(bytes) | Body::Link(bytes) => Some(bytes),
+            Body::Dir => None,
+        }
+    }
 }
 
 /// All names.
@@ -61,7 +71,7 @@ async fn whole(world: &World, path: &str, stat: &Stat) -> Vec<u8> {
 
 /// All that the reference has.
 pub(super) fn wanted(model: &Reference) -> Seen {
-    let shown = |node: &super::reference::Node| Shown {
+    let shown = |node: &Node| Shown {
         body: node.body.clone(),
         mode: node.mode,
         mtime: node.mtime.filter(|_| node.body != Body::Dir),

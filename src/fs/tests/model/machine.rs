@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
 use super::super::device::{Cut as Left, Device, Event, Recorder};
-use super::super::{World, start_on};
+use super::super::{Config, TTL, World, start_apart};
 use super::action::Cut;
 use super::look::{self, Seen};
 use crate::store::layer::{Layer, Layered};
@@ -24,25 +24,38 @@ use crate::store::{Op, StoreError};
 use crate::tree::Pending;
 use crate::types::Want;
 
-const TTL: Duration = Duration::from_secs(60);
 const SPOOL: u64 = 16 << 20;
 /// Nothing here takes as long.
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// What follows a number of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Breaks {
+    /// No other goes through.
+    Silent,
+    /// Nor does the answer to the last one.
+    AnswerLost,
+    /// The credentials have expired.
+    Refused,
+}
 
 /// What the link does.
 #[derive(Debug, Default)]
 struct Link {
     /// A drain may send.
     sends: bool,
-    /// So many requests go through; the last one's answer is lost, or not.
-    left: Option<(u32, bool)>,
+    /// So many requests go through.
+    left: Option<(u32, Breaks)>,
+    is_down: bool,
 }
 
-/// The link.
-#[derive(Debug, Default)]
+/// A way over the link.
+#[derive(Clone, Debug, Default)]
 struct Gate {
-    link: Mutex<Link>,
-    broke: Notify,
+    link: Arc<Mutex<Link>>,
+    broke: Arc<Notify>,
+    /// It is not the drain's.
+    looks: bool,
 }
 
 fn no_link() -> StoreError {
@@ -53,22 +66,28 @@ fn no_link() -> StoreError {
 impl Layer for Gate {
     type Held = bool;
 
-    async fn before(&self, op: Op, _up: u64) -> crate::store::Result<bool> {
+    async fn before(&self, _: Op, _: u64) -> crate::store::Result<bool> {
         let mut link = self.link.lock();
-        let is_question = matches!(op, Op::Get | Op::Head | Op::List | Op::ListParts);
-        if !link.sends && !is_question {
+        if link.is_down {
+            return Err(no_link());
+        }
+        if self.looks {
+            return Ok(false);
+        }
+        if !link.sends {
             return Err(no_link());
         }
         match &mut link.left {
             None => Ok(false),
+            Some((0, Breaks::Refused)) => Err(StoreError::Credentials("ExpiredToken".to_owned())),
             Some((0, _)) => Err(no_link()),
-            Some((left, is_lost)) => {
+            Some((left, how)) => {
                 *left -= 1;
                 if *left > 0 {
                     return Ok(false);
                 }
                 self.broke.notify_one();
-                Ok(*is_lost)
+                Ok(*how == Breaks::AnswerLost)
             }
         }
     }
@@ -94,7 +113,7 @@ struct Running {
 /// The device, and the bucket.
 pub(super) struct Machine {
     pub(super) twin: Arc<Twin>,
-    gate: Arc<Gate>,
+    gate: Gate,
     dir: tempfile::TempDir,
     /// What is done to the disk, if the power may be cut.
     recorder: Option<Recorder>,
@@ -120,7 +139,7 @@ impl Machine {
     pub(super) fn new(loses_power: bool) -> Self {
         let mut machine = Self {
             twin: Arc::new(Twin::new()),
-            gate: Arc::default(),
+            gate: Gate::default(),
             dir: folder(),
             recorder: loses_power.then(Recorder::default),
             run: None,
@@ -132,14 +151,25 @@ impl Machine {
     fn start(&mut self) {
         let runtime = runtime();
         let path = self.dir.path();
+        let gate = self.gate.clone();
         let record = |recorder: &Recorder| recorder.disk(path, |_| None);
         let disk = self.recorder.as_ref().map(record).unwrap_or_default();
-        let store = Layered::new(Arc::clone(&self.twin) as _, Arc::clone(&self.gate));
-        let (fs, drain) = runtime.block_on(async {
-            start_on(&disk, Arc::new(store), path, (TTL, SPOOL), |config| {
-                config.attrs_exact = true
-            })
-        });
+        let way = |looks| {
+            let gate = Gate {
+                looks,
+                ..gate.clone()
+            };
+            Arc::new(Layered::new(Arc::clone(&self.twin) as _, Arc::new(gate))) as _
+        };
+        let stores = (way(true), way(false));
+        let set = |config: &mut Config| {
+            config.attrs_exact = true;
+            // Nobody gives up because the machine is slow.
+            (config.stale_after, config.read_timeout) = (LIMIT, LIMIT);
+        };
+        let (fs, drain) =
+            runtime.block_on(async { start_apart(&disk, stores, path, (TTL, SPOOL), set) });
+        fs.ask_link(Arc::new(move || gate.link.lock().is_down));
         let world = World {
             fs,
             drain,
@@ -159,14 +189,31 @@ impl Machine {
         })
     }
 
+    /// All files in the bucket.
+    pub(super) fn bucket(&self) -> Vec<(String, Vec<u8>)> {
+        let keys = self
+            .twin
+            .keys()
+            .into_iter()
+            .filter(|key| !key.ends_with('/'));
+        let bytes = |key: &String| self.twin.object(key).map(|(bytes, _)| bytes.to_vec());
+        keys.filter_map(|key| bytes(&key).map(|bytes| (key, bytes)))
+            .collect()
+    }
+
+    /// `ttl` passes: what is known is asked for again.
+    pub(super) fn age(&self) {
+        self.on(async |world| world.fs.tree.age());
+    }
+
     /// Sends all that can be.
     pub(super) fn drain(&self) {
         assert_eq!(self.send(None), End::Drained);
     }
 
     /// Sends until the link breaks, and lets those in flight fail.
-    pub(super) fn break_off(&self, after: u32, is_lost: bool) {
-        self.send(Some((after, is_lost)));
+    pub(super) fn break_off(&self, after: u32, how: Breaks) {
+        self.send(Some((after, how)));
         self.on(async |world| {
             while world.drain.status().in_flight > 0 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -175,10 +222,14 @@ impl Machine {
         self.close_link();
     }
 
-    fn send(&self, left: Option<(u32, bool)>) -> End {
+    fn send(&self, left: Option<(u32, Breaks)>) -> End {
         // It may have broken before in the moment in which all was sent.
         let _ = self.gate.broke.notified().now_or_never();
-        *self.gate.link.lock() = Link { sends: true, left };
+        *self.gate.link.lock() = Link {
+            sends: true,
+            left,
+            is_down: false,
+        };
         let end = self.on(async |world| {
             world.drain.hurry();
             tokio::select! {
@@ -196,6 +247,11 @@ impl Machine {
         end
     }
 
+    /// What is known has to do then; nobody waits for the bucket.
+    pub(super) fn set_link(&self, is_down: bool) {
+        self.gate.link.lock().is_down = is_down;
+    }
+
     fn close_link(&self) {
         *self.gate.link.lock() = Link::default();
     }
@@ -203,7 +259,7 @@ impl Machine {
     /// Ends the run after so many requests of a drain, and starts another.
     pub(super) fn restart(&mut self, after: u32, cut: Cut) {
         if after > 0 {
-            self.send(Some((after, false)));
+            self.send(Some((after, Breaks::Silent)));
         }
         let Running { runtime, world } = self.run.take().unwrap();
         if cut == Cut::Stop {
@@ -228,7 +284,7 @@ impl Machine {
     pub(super) fn strangers_view(&self) -> Seen {
         let mut other = Self {
             twin: Arc::clone(&self.twin),
-            gate: Arc::default(),
+            gate: Gate::default(),
             dir: folder(),
             recorder: None,
             run: None,

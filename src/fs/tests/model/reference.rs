@@ -12,33 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{FsError, RenameFlags, Result};
 use super::action::{Flags, SLOTS};
-
-/// The mode of what says nothing of it, by the tests' configuration.
-pub(super) const FILE_MODE: u32 = 0o644;
-pub(super) const DIR_MODE: u32 = 0o755;
-
-/// What a node is, with what is read from it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Body {
-    File(Vec<u8>),
-    Link(Vec<u8>),
-    Dir,
-}
-
-/// Something that has a name, or is open.
-#[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) body: Body,
-    pub(super) mode: u32,
-    /// As utimensat(2) set it, until the next write.
-    pub(super) mtime: Option<i64>,
-    /// The bytes that were acknowledged last.
-    acked: Option<Vec<u8>>,
-    /// Written to since.
-    is_dirty: bool,
-    /// It took a name away from another before any of its bytes were acknowledged.
-    over_another: bool,
-}
+use super::node::{Body, DIR_MODE, FILE_MODE, Node, Origin};
 
 /// An open file.
 #[derive(Clone, Copy, Debug)]
@@ -155,18 +129,16 @@ impl Reference {
                 self.make(dir, Body::Dir, DIR_MODE).unwrap();
             }
         }
-        let acked = match &body {
-            Body::File(bytes) => Some(bytes.clone()),
-            Body::Link(_) | Body::Dir => None,
-        };
-        self.add(
-            path,
-            Node {
-                mode,
-                acked,
-                ..Node::new(body)
-            },
-        );
+        let mut node = Node::new(body);
+        node.origin = Origin::of(path, node.len());
+        if let Body::File(bytes) = &node.body {
+            node.acked = Some(bytes.clone());
+        }
+        self.add(path, Node { mode, ..node });
+    }
+
+    pub(super) fn vanishes(&mut self, path: &str) {
+        self.names.remove(path);
     }
 
     pub(super) fn open(&mut self, path: &str, flags: Flags, slot: usize) -> Result<()> {
@@ -180,7 +152,7 @@ impl Reference {
             None => return Err(FsError::NotFound),
         };
         if flags.truncate && !is_new {
-            self.edit(node, |bytes| bytes.clear());
+            self.resize(node, 0);
         }
         let writes = flags.write || flags.truncate || is_new;
         self.handles[slot] = Some(Handle {
@@ -222,28 +194,30 @@ impl Reference {
             .extend(named.map(|(path, _)| (path.clone(), bytes.clone())));
     }
 
-    fn edit(&mut self, id: usize, edit: impl FnOnce(&mut Vec<u8>)) {
-        let node = &mut self.nodes[id];
-        node.mtime = None;
-        node.is_dirty = true;
-        if let Body::File(bytes) = &mut node.body {
-            edit(bytes);
+    fn resize(&mut self, id: usize, len: usize) {
+        if let Some(bytes) = self.nodes[id].edited() {
+            bytes.resize(len, 0);
+            self.nodes[id].origin.resize(len);
         }
     }
 
     pub(super) fn write(&mut self, slot: usize, at: usize, new: &[u8]) {
-        if let Some(handle) = self.handles[slot].filter(|_| !new.is_empty()) {
-            self.edit(handle.node, |bytes| {
-                bytes.resize(bytes.len().max(at + new.len()), 0);
-                bytes[at..at + new.len()].copy_from_slice(new);
-            });
+        let Some(handle) = self.handles[slot].filter(|_| !new.is_empty()) else {
+            return;
+        };
+        let end = self.open_bytes(slot).len().max(at + new.len());
+        self.resize(handle.node, end);
+        let node = &mut self.nodes[handle.node];
+        if let Body::File(bytes) = &mut node.body {
+            bytes[at..at + new.len()].copy_from_slice(new);
+            node.origin.replace(at, new.len());
         }
     }
 
     /// ftruncate(2).
     pub(super) fn cut(&mut self, slot: usize, len: usize) {
         if let Some(handle) = self.handles[slot] {
-            self.edit(handle.node, |bytes| bytes.resize(len, 0));
+            self.resize(handle.node, len);
         }
     }
 
@@ -253,7 +227,7 @@ impl Reference {
         if self.is_dir(id) {
             return Err(FsError::IsDir);
         }
-        self.edit(id, |bytes| bytes.resize(len, 0));
+        self.resize(id, len);
         let mut open = self.handles.iter().flatten();
         if !open.any(|handle| handle.node == id && handle.writes) {
             self.acknowledge(id);
@@ -278,7 +252,9 @@ impl Reference {
         let bytes = self.open_bytes(from.0);
         let end = (from.1 + len).min(bytes.len());
         let piece = bytes.get(from.1..end).unwrap_or_default().to_vec();
+        let may_return = self.nodes[source.node].origin.is_any();
         self.write(to.0, to.1, &piece);
+        self.nodes[target.node].origin.is_unsure |= may_return;
         Ok(piece.len())
     }
 
@@ -353,6 +329,20 @@ impl Reference {
         self.names.insert(path.into(), id);
     }
 
+    /// All is in the bucket, as it is.
+    pub(super) fn settled(&mut self) {
+        for (path, id) in &self.names {
+            let node = &mut self.nodes[*id];
+            node.origin = Origin::of(path, node.len());
+        }
+    }
+
+    /// It is not known any more what is in the bucket.
+    pub(super) fn unsettled(&mut self) {
+        let origins = self.nodes.iter_mut().map(|node| &mut node.origin);
+        origins.for_each(|origin| origin.is_unsure = true);
+    }
+
     /// Names that may show again what the bucket has there.
     pub(super) fn crash(&mut self) -> Vec<String> {
         let mut doubtful = Vec::new();
@@ -372,23 +362,11 @@ impl Reference {
             bytes.clone_from(acked);
             if std::mem::take(&mut node.is_dirty) {
                 node.mtime = None;
+                node.origin.is_unsure = true;
             }
             true
         });
         doubtful
-    }
-}
-
-impl Node {
-    fn new(body: Body) -> Self {
-        Self {
-            body,
-            mode: FILE_MODE,
-            mtime: None,
-            acked: None,
-            is_dirty: false,
-            over_another: false,
-        }
     }
 }
 
