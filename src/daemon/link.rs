@@ -59,10 +59,14 @@ pub(super) fn watch(link: &Link, leases: &Arc<dyn Leases>, drain: &drain::Handle
 }
 
 /// A number that is another one after each change of the interface. How it was found is no change.
-/// Must be called inside of a runtime.
-pub(super) fn count(link: &Link) -> impl Fn() -> u64 + Send + Sync + 'static {
+/// This must be called inside of a runtime, and so must what it returns.
+pub(super) fn count(link: &Arc<Link>) -> impl Fn() -> u64 + Send + Sync + 'static {
     let seen = link.changes().map(|changes| Mutex::new(Seen::of(changes)));
-    move || seen.as_ref().map_or(0, |seen| seen.lock().count())
+    let link = Arc::clone(link);
+    move || {
+        link.look();
+        seen.as_ref().map_or(0, |seen| seen.lock().count())
+    }
 }
 
 /// The interface as it was last looked at.

@@ -159,7 +159,13 @@ fn proven(proof: Proof, has_interface: bool, is_checked: bool) -> Row {
             "S3 itself says that this way leads through the VPC endpoint: `inside` was read, `outside` \
              was refused",
         ),
-        Proof::Open(why) => Row::fail(
+        // With closed_check= nothing would be sent.
+        Proof::Unproven(why) if !is_checked => Row::warn(
+            check,
+            format!("not proven: {why}"),
+            format!("put them (`--setup-canary`), and let the role read them: {POLICY}"),
+        ),
+        Proof::Open(why) | Proof::Unproven(why) => Row::fail(
             check,
             why,
             format!(
@@ -221,6 +227,9 @@ mod tests {
         assert_eq!(verdict(Proof::Closed, true, true), Verdict::Pass);
         let open = || Proof::Open("no".into());
         assert_eq!(verdict(open(), true, false), Verdict::Fail);
+        let unproven = || Proof::Unproven("both".into());
+        assert_eq!(verdict(unproven(), true, false), Verdict::Warn);
+        assert_eq!(verdict(unproven(), true, true), Verdict::Fail);
         let unset = || Proof::Unset("none".into());
         assert_eq!(verdict(unset(), true, false), Verdict::Warn);
         assert_eq!(verdict(unset(), false, false), Verdict::Skip);

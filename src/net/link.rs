@@ -98,6 +98,12 @@ impl Link {
         Some(ground)
     }
 
+    /// Looks at the interface, so that a change is told now and not when the kernel's word of it is
+    /// read. Must be called inside of a runtime.
+    pub fn look(&self) {
+        self.begin();
+    }
+
     /// Where a connection from `local` stands that was begun on `begun`.
     pub(super) fn stand(self: &Arc<Self>, begun: Ground, local: IpAddr) -> Option<Footing> {
         let mut changes = self.changes()?;

@@ -20,8 +20,10 @@ const BODY_MAX: usize = 4096;
 pub enum Proof {
     /// It leads through the endpoint.
     Closed,
-    /// It does not, or that cannot be told from it: one line.
+    /// It does not: one line.
     Open(String),
+    /// Both are refused, which says nothing of the way: one line.
+    Unproven(String),
     /// There is no such pair: one line.
     Unset(String),
     /// No answer: nothing is known.
@@ -76,7 +78,7 @@ pub async fn ask(bucket: &dyn ObjectStore) -> Proof {
         (Said::Read, _) => Proof::Open(format!(
             "{OUTSIDE} was read, which must be refused to what comes through the endpoint"
         )),
-        (Said::Refused(why), _) => Proof::Open(format!(
+        (Said::Refused(why), _) => Proof::Unproven(format!(
             "both canaries are refused ({why}): they are not there, or the role may not read them, or \
              this way is not through the endpoint"
         )),
@@ -149,7 +151,7 @@ mod tests {
         );
         let (open, _) = asked(true, &[1, 2]).await;
         assert!(
-            matches!(&open, Proof::Open(why) if why.contains("both")),
+            matches!(&open, Proof::Unproven(why) if why.contains("both")),
             "{open:?}"
         );
     }

@@ -182,7 +182,7 @@ impl Gate {
         let proof = tokio::time::timeout(PATIENCE, asking).await;
         let outcome = match proof.unwrap_or(Proof::Unknown(StoreError::Deadline)) {
             Proof::Closed => self.answered(footing, None),
-            Proof::Open(why) => self.answered(footing, Some(why)),
+            Proof::Open(why) | Proof::Unproven(why) => self.answered(footing, Some(why)),
             Proof::Unset(why) => {
                 let cure = "`kryptonfs doctor --setup-canary` tells what to do";
                 self.answered(footing, Some(format!("{why}: {cure}")))

@@ -301,6 +301,29 @@ fn a_spool_in_memory_warns_and_a_read_only_mount_writes_nothing() {
 }
 
 #[test]
+fn with_prefix_identity_all_rows_look_at_the_identitys_own_folder() {
+    let world = World::of_identities("doctor-identity");
+    world.client.put(&world.key("theirs"), b"bytes");
+    let keys = world.client.keys(&world.key(""));
+    let told = examined(&closed(&world));
+    for check in [
+        "list",
+        "put",
+        "get",
+        "copy",
+        "multipart",
+        "delete",
+        "uploads",
+    ] {
+        told.says(check, "pass", &[]);
+    }
+    // The role of this bucket may not read them.
+    told.says("canary", "warn", &["both canaries are refused"]);
+    assert_eq!(told.code, Some(0), "{:#}", told.report);
+    assert_eq!(world.client.keys(&world.key("")), keys);
+}
+
+#[test]
 fn a_bad_option_is_one_line_on_stderr() {
     let world = World::new(Server::Sim, "doctor-usage");
     let spec = world.spec().with("network", "closed");

@@ -2,10 +2,11 @@
 //! VXLAN, the Gate Peer's NAT, S3 behind a VPC endpoint, all in network namespaces.
 
 use std::fs;
+use std::time::Duration;
 
 use crate::doctor::Told;
 use crate::harness::field::{Field, Lacks, Leaks, S3};
-use crate::harness::{Mount, noise};
+use crate::harness::{Mount, eventually, noise};
 
 /// Writes a file and waits until an independent client inside of the VPC sees it.
 fn arrives(field: &Field, mount: &Mount, name: &str, bytes: &[u8]) {
@@ -88,6 +89,9 @@ fn doctor_and_credentials_see_the_whole_way_and_send_nothing_by_another_link() {
     assert_eq!(told.code, Some(0), "{:#}", told.report);
     assert!(spec.command(&["credentials"]).status.success());
 
+    let tokens = Told::of(&spec.clone().with("krypton", "tokens"));
+    tokens.says("krypton", "pass", &["OpenID token"]);
+    tokens.says("cognito", "pass", &["172.31.0.20", "inside"]);
     // Nobody translates what leaves the VPC, so nothing comes back; until somebody does.
     let public = spec.clone().with("public_probe", "8.8.8.8");
     Told::of(&public).says("public", "pass", &["8.8.8.8"]);
@@ -130,11 +134,41 @@ fn without_nat_at_the_gate_peer_s3_refuses() {
         "fail",
         &["explicit deny in a resource-based policy", "interface="],
     );
-    told.says("canary", "fail", &["NAT"]);
+    told.says("canary", "warn", &["not proven", "through the endpoint"]);
     // Translated, the same device is let in.
     field.run("nat");
     let mount = field.spec().mount();
     arrives(&field, &mount, "small.txt", b"translated\n");
+    nothing_leaked(&field);
+}
+
+#[test]
+fn a_mount_that_insists_on_the_proof_stops_when_the_path_opens_and_goes_on_when_it_is_closed() {
+    let field = Field::new("insists", Lacks::Nothing);
+    for key in ["inside", "outside"] {
+        field.cloud.seed(&format!(".kryptonfs-canary/{key}"), b"");
+    }
+    let mount = field.spec().with("closed_check", "mount").mount();
+    arrives(&field, &mount, "first.txt", b"through the endpoint\n");
+    let stopped = || mount.status_json()["stopped"].as_str().map(str::to_owned);
+    assert_eq!(stopped(), None);
+
+    // Back from an outage, packets go to the Internet, where S3 answers too.
+    field.run("sim_down; ip -n $air rule del iif ue lookup 100; sim_up");
+    let before = field.cloud.counts();
+    fs::write(mount.path("kept.txt"), b"kept\n").unwrap();
+    let why = eventually("it stops", Duration::from_secs(60), &stopped);
+    assert!(why.contains("through the endpoint"), "{why}");
+    let since = field.cloud.counts().since(&before);
+    assert!(
+        since.operations.keys().all(|name| name == "GetObject"),
+        "{since:?}"
+    );
+
+    field.run("sim_down; ip -n $air rule add iif ue lookup 100; sim_up");
+    mount.drain();
+    seen(&field, "kept.txt", b"kept\n");
+    assert_eq!(stopped(), None);
     nothing_leaked(&field);
 }
 
