@@ -3,7 +3,8 @@
 //! where the user said so (`new_identity=send`). With `prefix=identity` it also is the root of the mount.
 //!
 //! Invariants:
-//! - nothing is signed before its identity is in the spool, durably; so a start without a link knows it;
+//! - nothing is signed before its identity is in the spool, durably (unless there is no room: what is sent
+//!   then makes some); so a start without a link knows it;
 //! - while a lease is withheld no request is sent to the bucket, and all that is here goes on working;
 //! - a lease without an identity (of a Krypton that tells none) binds nothing, and is of no use where
 //!   the identity is the root;

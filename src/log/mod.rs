@@ -199,14 +199,20 @@ impl Log {
         self.identity.lock().clone()
     }
 
-    /// Binds the spool to `identity`, durably once this answers. Blocking.
+    /// Binds the spool to `identity`, durably once this answers; where there is no room for it, only until
+    /// the end of this run: what would make room is sent with it. Blocking.
     ///
     /// # Errors
-    /// Of the disk; it is bound as before then, until the next start at least.
+    /// `Disk`; it is bound as before then, until the next start at least.
     pub fn bind_to(&self, identity: &str) -> Result<(), LogError> {
         let identity: Arc<str> = identity.into();
         let _one = self.binding.lock();
-        bind::to_identity(self.spool.root(), &identity)?;
+        match bind::to_identity(self.spool.root(), &identity) {
+            Err(LogError::Full) => {
+                tracing::warn!("no room on the device to note whose the credentials are");
+            }
+            done => done?,
+        }
         *self.identity.lock() = Some(identity);
         Ok(())
     }

@@ -372,3 +372,35 @@ fn what_a_run_before_this_start_of_the_machine_left_is_read_from_the_device() {
     assert_eq!(records, [kept]);
     assert_eq!(inodes(&config)[&segment], before[&segment]);
 }
+
+#[test]
+fn without_room_to_note_the_identity_it_is_known_until_the_end_and_after_a_failure_it_is_not() {
+    for (errno, told, known) in [
+        (libc::ENOSPC, Ok(()), Some("r:1")),
+        (libc::EIO, Err(LogError::Disk(libc::EIO)), Some("r:0")),
+    ] {
+        let tmp = tempfile::tempdir().unwrap();
+        let config = config(tmp.path());
+        let armed = Arc::new(AtomicBool::new(false));
+        let disk = Disk::watched(Box::new({
+            let armed = Arc::clone(&armed);
+            move |step| match step {
+                Step::Write { path, .. } if path.ends_with("binding.tmp") => {
+                    match armed.load(Ordering::SeqCst) {
+                        true => Err(io::Error::from_raw_os_error(errno)),
+                        false => Ok(()),
+                    }
+                }
+                _ => Ok(()),
+            }
+        }));
+        let log = Log::open_on(disk, &config, &mut |_, _| {}).unwrap();
+        log.bind_to("r:0").unwrap();
+        armed.store(true, Ordering::SeqCst);
+        assert_eq!(log.bind_to("r:1"), told);
+        assert_eq!(log.identity().as_deref(), known);
+        drop(log);
+        let log = Log::open(config.clone(), &mut |_, _| {}).unwrap();
+        assert_eq!(log.identity().as_deref(), Some("r:0"), "the file is whole");
+    }
+}
