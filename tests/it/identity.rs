@@ -249,9 +249,12 @@ fn what_waits_for_one_root_goes_to_no_other_but_where_the_user_says_so() {
     let world = World::of_identities("identity-kept");
     let spec = world.spec().with("linger", "1h").with("ttl", "1s");
     let mount = spec.mount();
-    fs::write(mount.path("sent"), "1").unwrap();
+    shell(mount.dir(), "echo 1 > sent; echo 1 > grown; echo 1 > moved");
     mount.drain();
-    shell(mount.dir(), "echo 2 > kept; mkdir d; rm sent");
+    shell(
+        mount.dir(),
+        "echo 2 > kept; mkdir d; rm sent; echo 2 >> grown; mv moved d/moved; chmod 600 d/moved",
+    );
     swap(&world, OTHER);
     assert!(!mount.try_drain(Duration::from_secs(1)));
     eventually("it stops", LIMIT, || stopped(&mount));
@@ -262,7 +265,13 @@ fn what_waits_for_one_root_goes_to_no_other_but_where_the_user_says_so() {
     let spec = mount.unmount().with("new_identity", "send");
     let mount = spec.mount();
     mount.drain();
-    let names = ["d/", "kept"].map(|name| format!("{OTHER}/{name}"));
+    let names = ["d/", "d/moved", "grown", "kept"].map(|name| format!("{OTHER}/{name}"));
     assert_eq!(world.client.keys(OTHER), names);
+    assert_eq!(world.client.get(&names[1]).body, b"1\n");
+    assert_eq!(
+        world.client.get(&names[2]).body,
+        b"1\n2\n",
+        "built on what the cache has"
+    );
     assert!(world.client.has(&world.key("sent")), "that of the old SIM");
 }
