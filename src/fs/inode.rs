@@ -8,6 +8,8 @@
 //!
 //! Lock order: the table's lock (held by the caller, `Fs::names`) is taken before the tree's.
 
+mod crowd;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -42,6 +44,7 @@ pub(super) type Orphan = (Node, Pin);
 pub(super) struct Table {
     nodes: HashMap<Ino, Inode>,
     edges: HashMap<(Ino, Name), Ino>,
+    order: crowd::Order,
     next: u64,
 }
 
@@ -59,6 +62,7 @@ impl Table {
         Self {
             nodes: HashMap::from([(ROOT, root)]),
             edges: HashMap::new(),
+            order: crowd::Order::default(),
             next: 2,
         }
     }
@@ -136,6 +140,7 @@ impl Table {
         if let Some(parent) = self.nodes.get_mut(&parent) {
             parent.children += 1;
         }
+        self.came(ino);
         ino
     }
 

@@ -32,8 +32,8 @@ mod unclosed;
 mod waits;
 mod xattr;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -240,6 +240,16 @@ pub struct Parts {
     pub progress: Progress,
 }
 
+/// Asks the kernel to forget a name in a directory. Never waits.
+#[derive(Clone)]
+pub struct Forgetter(pub Arc<dyn Fn(Ino, &[u8]) + Send + Sync>);
+
+impl std::fmt::Debug for Forgetter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Forgetter")
+    }
+}
+
 /// Tells how many bytes were sent and received so far.
 #[derive(Clone)]
 pub struct Progress(pub Arc<dyn Fn() -> (u64, u64) + Send + Sync>);
@@ -275,6 +285,7 @@ pub struct Fs {
     buffered: AtomicUsize,
     progress: Progress,
     waits: Arc<Waits>,
+    forgetter: OnceLock<Forgetter>,
 }
 
 impl Fs {
@@ -312,6 +323,7 @@ impl Fs {
             buffered: AtomicUsize::new(0),
             progress,
             waits,
+            forgetter: OnceLock::new(),
         })
     }
 
@@ -325,6 +337,23 @@ impl Fs {
     pub fn ask_link(&self, is_down: Arc<IsDown>) {
         self.learner.ask_link(Arc::clone(&is_down));
         self.reader.ask_link(is_down);
+    }
+
+    /// Has the kernel asked to forget names when it keeps too many inodes here. The first caller stays.
+    pub fn forget_by(&self, forgetter: Forgetter) {
+        if self.forgetter.set(forgetter).is_err() {
+            tracing::debug!("the kernel is asked by somebody else already");
+        }
+    }
+
+    /// Keeps the number of inodes in bounds: to be called when one came.
+    fn relieve(&self) {
+        if let Some(forgetter) = self.forgetter.get() {
+            let names = self.names.lock().crowded_out();
+            for (parent, name) in names {
+                (forgetter.0)(parent, name.as_str().as_bytes());
+            }
+        }
     }
 
     /// How long the kernel may trust what it was told of a name or of attributes.

@@ -318,6 +318,7 @@ impl Fs {
             let node = self.tree.view(|view| here(view, &path))?;
             (table.intern(parent, name, node.kind), node, path)
         };
+        self.relieve();
         Ok(self.stat(ino, &path, &node))
     }
 

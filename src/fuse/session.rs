@@ -22,9 +22,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::adapter::Adapter;
 use super::mounts;
-use super::notify::Notify;
+use super::notify::{Forget, Notify};
 use super::serve::{Deadlines, Serve};
-use crate::fs::Fs;
+use crate::fs::{Forgetter, Fs};
 
 /// Threads that read requests: one can copy a large write while the other goes on.
 const THREADS: usize = 2;
@@ -193,6 +193,16 @@ pub enum Left {
     InUse,
 }
 
+/// How the file system asks the kernel to forget names, as long as the mount lives.
+fn forgetter(notify: &Arc<Notify>) -> Forgetter {
+    let notify = Arc::downgrade(notify);
+    Forgetter(Arc::new(move |parent, name| {
+        if let Some(notify) = notify.upgrade() {
+            notify.forget(Forget::Entry(parent, name.to_vec()));
+        }
+    }))
+}
+
 /// A mount that answers. Dropping it does not unmount.
 #[derive(Debug)]
 pub struct Session {
@@ -200,7 +210,7 @@ pub struct Session {
     unmounter: Arc<Mutex<SessionUnmounter>>,
     ended: watch::Receiver<bool>,
     idle: mpsc::Receiver<()>,
-    notify: Notify,
+    notify: Arc<Notify>,
 }
 
 impl Session {
@@ -217,6 +227,7 @@ impl Session {
     ) -> Result<Self, MountError> {
         let other = |error: io::Error| MountError::Other(dir.into(), error.to_string());
         let (serve, idle) = Serve::new(runtime.clone(), options.deadlines);
+        let of_names = Arc::clone(&fs);
         let adapter = Adapter { fs, serve };
         let config = config(options, was_read_only(dir) && options.as_before);
         if clean_up(dir).map_err(other)? {
@@ -225,7 +236,9 @@ impl Session {
         let mut session =
             fuser::Session::new(adapter, dir, &config).map_err(|error| refused(dir, error))?;
         let unmounter = Arc::new(Mutex::new(session.unmount_callable()));
-        let notify = Notify::start(session.notifier()).map_err(other)?;
+        let notify = Arc::new(Notify::start(session.notifier()).map_err(other)?);
+        of_names.forget_by(forgetter(&notify));
+        drop(of_names);
         let (end, ended) = watch::channel(false);
         std::thread::Builder::new()
             .name("kryptonfs-fuse".into())
