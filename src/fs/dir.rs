@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::tree::{Freshness, Seen};
+use crate::tree::{Freshness, Node, Seen};
 use crate::types::{Kind, RelPath};
 
 use super::exact::ATTRS_AHEAD;
@@ -70,9 +70,13 @@ impl Fs {
         let first = usize::try_from(offset.max(DOTS) - DOTS).unwrap_or(usize::MAX);
         let (mut index, mut emitted) = (first, 0);
         loop {
-            let name = match self.step(&path, &reading, index) {
-                Step::Name(name) => name,
+            let (name, is_dir) = match self.step(&path, &reading, index) {
+                Step::Name(name, is_dir) => (name, is_dir),
                 Step::End => return Ok(()),
+                Step::Behind => {
+                    reading.go_on_in(self.learner.listing_anew(&path));
+                    continue;
+                }
                 // What there is is shown; the kernel comes again.
                 Step::Wait(_) if emitted > 0 => return Ok(()),
                 Step::Wait(pages) => {
@@ -83,15 +87,15 @@ impl Fs {
             if self.config.attrs_exact && (index - first).is_multiple_of(ATTRS_AHEAD) {
                 let next = (index..index + ATTRS_AHEAD).map_while(|at| {
                     match self.step(&path, &reading, at) {
-                        Step::Name(name) => Some(path.join(&name)),
-                        Step::Wait(_) | Step::End => None,
+                        Step::Name(name, _) => Some(path.join(&name)),
+                        Step::Wait(_) | Step::Behind | Step::End => None,
                     }
                 });
                 self.know_all_attrs(next.collect()).await;
             }
             index += 1;
             let child = path.join(&name);
-            let Seen::Here(node, _) = self.tree.view(|view| view.lookup(&child)) else {
+            let Some(node) = self.listed_node(&child, is_dir, plus).await? else {
                 continue;
             };
             let known = self.names.lock().peek(handle.ino, &name);
@@ -107,6 +111,7 @@ impl Fs {
             };
             if plus {
                 entry.stat.ino = self.names.lock().intern(handle.ino, &name, node.kind);
+                self.relieve();
             }
             if !emit(&entry) {
                 if plus {
@@ -116,6 +121,20 @@ impl Fs {
             }
             emitted += 1;
         }
+    }
+
+    /// The node of a name that a listing told. What was forgotten since, as the directory is too large
+    /// to be known, is asked for where more than its kind is to be shown.
+    async fn listed_node(&self, path: &RelPath, is_dir: bool, plus: bool) -> Result<Option<Node>> {
+        let mut seen = self.tree.view(|view| view.lookup(path));
+        if plus && matches!(seen, Seen::Unknown) {
+            seen = self.look(path).await?;
+        }
+        Ok(match seen {
+            Seen::Here(node, _) => Some(*node),
+            Seen::Unknown if !plus => Some(Node::told(is_dir)),
+            Seen::NotHere(_) | Seen::Unknown => None,
+        })
     }
 
     /// The names are those known, or those of a listing.
@@ -136,7 +155,7 @@ impl Fs {
             return Ok(());
         };
         let was_listed = self.tree.view(|view| view.listed(path)).is_some();
-        let learnt = self.learner.pages(paging, pages, was_listed).await;
+        let learnt = self.learner.pages(&paging, pages, was_listed).await;
         let is_begun = paging.pages() > 0 && !was_listed;
         let names = self.tree.view(|view| view.names(path));
         match learnt {

@@ -191,6 +191,11 @@ impl Learner {
         })
     }
 
+    /// A listing of a directory for one reader.
+    pub(super) fn listing_anew(&self, path: &RelPath) -> Arc<Paging> {
+        Paging::start(&self.tree, &self.store, path)
+    }
+
     /// So many pages of a listing, or all. `is_known`: names were known before.
     pub(super) async fn pages(&self, paging: &Arc<Paging>, pages: usize, is_known: bool) -> Learnt {
         let flight = || Arc::clone(paging).until(pages).boxed().shared();

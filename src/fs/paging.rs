@@ -6,8 +6,13 @@
 //!   which the bucket has them;
 //! - at most `AHEAD` pages are asked for before a reader needs them, and none once the last reader
 //!   is gone: what was told stays known, but the directory does not count as listed;
-//! - a listing that broke off is never taken for a whole one.
+//! - a listing that broke off is never taken for a whole one;
+//! - of the names it told at most `NAMES_MAX` are kept, and 8 bytes of each of the others. A reader
+//!   that is behind those goes on in a listing of its own.
 
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{Hash as _, Hasher as _};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -15,7 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::store::{ListPage, ListRequest, ObjectStore, StoreError};
-use crate::tree::{Tree, View};
+use crate::tree::{NAMES_MAX, Tree, View};
 use crate::types::{Name, RelKey, RelPath};
 
 use super::learn::{below, now};
@@ -37,9 +42,17 @@ pub(super) struct Paging {
     news: watch::Sender<usize>,
 }
 
+/// A name, and whether a directory has it.
+type Entry = (Name, bool);
+
 #[derive(Debug, Default)]
 struct Told {
-    names: Vec<Name>,
+    /// Those that are kept.
+    names: VecDeque<Entry>,
+    /// The hashes of those before them, in pieces, so that it never takes twice the memory to grow.
+    passed: Vec<Vec<u64>>,
+    /// How many those are.
+    first: usize,
     pages: usize,
     end: Option<Result<(), StoreError>>,
 }
@@ -47,8 +60,10 @@ struct Told {
 /// What comes at a place of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// This name.
-    Name(Name),
+    /// This name; whether a directory has it, as far as the listing told.
+    Name(Name, bool),
+    /// It is not kept any more.
+    Behind,
     /// It is on a page that has not come: so many are needed.
     Wait(usize),
     /// Nothing more.
@@ -115,10 +130,11 @@ impl Paging {
         }
     }
 
-    fn add(&self, names: impl Iterator<Item = Name>) {
+    fn add(&self, names: Vec<Entry>) {
         let mut told = self.told.lock();
         told.names.extend(names);
         told.pages += 1;
+        told.let_go();
         drop(told);
         self.news.send_modify(|count| *count += 1);
     }
@@ -155,10 +171,7 @@ impl Asker {
             fetched += 1;
             is_there |= !page.objects.is_empty() || !page.prefixes.is_empty();
             asked.page(&path, &page);
-            paging.add(
-                tree.view(|view| names(&path, &page, view, paging.started))
-                    .into_iter(),
-            );
+            paging.add(tree.view(|view| names(&path, &page, view, paging.started)));
             let Some(next) = page.next else {
                 if !is_there {
                     asked.dir_probed(&path, false);
@@ -182,7 +195,7 @@ impl Asker {
 
 /// The names that a page of a listing that began at `started` tells of the directory `path`; as the
 /// tree keeps them, so that they take no memory of their own.
-fn names(path: &RelPath, page: &ListPage, view: &View<'_>, started: Instant) -> Vec<Name> {
+fn names(path: &RelPath, page: &ListPage, view: &View<'_>, started: Instant) -> Vec<Entry> {
     let child = |key: &str| {
         let child = RelKey::parse(key)?.path();
         (child.parent().as_ref() == Some(path)).then_some(child)
@@ -191,9 +204,10 @@ fn names(path: &RelPath, page: &ListPage, view: &View<'_>, started: Instant) -> 
     // An object of the same name was told before it.
     let dirs = page.prefixes.iter().filter_map(|prefix| child(prefix));
     let dirs = dirs.filter(|dir| !view.has_file_since(dir, started));
+    let objects = objects.map(|path| (path, false));
     objects
-        .chain(dirs)
-        .filter_map(|path| view.kept_name(&path))
+        .chain(dirs.map(|path| (path, true)))
+        .filter_map(|(path, is_dir)| Some((view.kept_name(&path)?, is_dir)))
         .collect()
 }
 
@@ -201,7 +215,7 @@ fn names(path: &RelPath, page: &ListPage, view: &View<'_>, started: Instant) -> 
 #[derive(Debug)]
 pub(super) struct Reading {
     /// The listing, where the names were not known.
-    paging: Option<Arc<Paging>>,
+    paging: Mutex<Option<Arc<Paging>>>,
     /// Names that come after so many of the listing's: those made here meanwhile, or all known.
     tail: Mutex<Option<(usize, Vec<Name>)>>,
 }
@@ -210,7 +224,7 @@ impl Reading {
     /// All names are known.
     pub(super) fn known(names: Vec<Name>) -> Arc<Self> {
         Arc::new(Self {
-            paging: None,
+            paging: Mutex::new(None),
             tail: Mutex::new(Some((0, names))),
         })
     }
@@ -218,23 +232,30 @@ impl Reading {
     /// They come with a listing.
     pub(super) fn paged(paging: Arc<Paging>) -> Arc<Self> {
         Arc::new(Self {
-            paging: Some(paging),
+            paging: Mutex::new(Some(paging)),
             tail: Mutex::new(None),
         })
     }
 
     /// The listing it waits for.
-    pub(super) fn paging(&self) -> Option<&Arc<Paging>> {
-        self.paging.as_ref()
+    pub(super) fn paging(&self) -> Option<Arc<Paging>> {
+        self.paging.lock().as_ref().map(Arc::clone)
+    }
+
+    /// Goes on in another listing.
+    pub(super) fn go_on_in(&self, paging: Arc<Paging>) {
+        *self.tail.lock() = None;
+        *self.paging.lock() = Some(paging);
     }
 
     /// What is at `index`. `all`: every name that is visible now, asked for at the listing's end.
     pub(super) fn step(&self, index: usize, all: impl FnOnce() -> Vec<Name>) -> Step {
+        let paging = self.paging();
         let mut tail = self.tail.lock();
-        if let (Some(paging), None) = (&self.paging, &*tail) {
+        if let (Some(paging), None) = (&paging, &*tail) {
             let told = paging.told.lock();
-            if let Some(name) = told.names.get(index) {
-                return Step::Name(name.clone());
+            if let Some(step) = told.step(index) {
+                return step;
             }
             if told.end != Some(Ok(())) {
                 return Step::Wait(told.pages + 1);
@@ -245,18 +266,19 @@ impl Reading {
         let Some((told, rest)) = &*tail else {
             return Step::End;
         };
-        let name = match &self.paging {
-            Some(paging) if index < *told => paging.told.lock().names.get(index).cloned(),
-            _ => index
-                .checked_sub(*told)
-                .and_then(|at| rest.get(at).cloned()),
+        let step = match &paging {
+            Some(paging) if index < *told => paging.told.lock().step(index),
+            _ => index.checked_sub(*told).and_then(|at| {
+                let name = rest.get(at)?.clone();
+                Some(Step::Name(name, false))
+            }),
         };
-        name.map_or(Step::End, Step::Name)
+        step.unwrap_or(Step::End)
     }
 
     /// Nothing more comes: what is known has to do.
     pub(super) fn give_up(&self, all: Vec<Name>) {
-        if let Some(paging) = &self.paging {
+        if let Some(paging) = self.paging() {
             self.tail.lock().get_or_insert_with(|| paging.rest(all));
         }
     }
@@ -266,9 +288,45 @@ impl Paging {
     /// How many names were told, and those of `all` that were not.
     fn rest(&self, mut all: Vec<Name>) -> (usize, Vec<Name>) {
         let told = self.told.lock();
-        let mut sorted: Vec<&Name> = told.names.iter().collect();
+        let mut sorted: Vec<&Name> = told.names.iter().map(|(name, _)| name).collect();
         sorted.sort_unstable();
         all.retain(|name| sorted.binary_search(&name).is_err());
-        (told.names.len(), all)
+        if told.first > 0 {
+            let mut rest: HashMap<u64, Name> =
+                all.drain(..).map(|name| (hash(&name), name)).collect();
+            for passed in told.passed.iter().flatten() {
+                rest.remove(passed);
+            }
+            all = rest.into_values().collect();
+            all.sort_unstable();
+        }
+        (told.first + told.names.len(), all)
     }
+}
+
+impl Told {
+    /// What is at `index`, if it was told.
+    fn step(&self, index: usize) -> Option<Step> {
+        let Some(at) = index.checked_sub(self.first) else {
+            return Some(Step::Behind);
+        };
+        let (name, is_dir) = self.names.get(at)?;
+        Some(Step::Name(name.clone(), *is_dir))
+    }
+
+    /// Keeps no more than it may.
+    fn let_go(&mut self) {
+        if self.names.len() > NAMES_MAX {
+            let passed = self.names.drain(..NAMES_MAX / 2);
+            self.passed
+                .push(passed.map(|(name, _)| hash(&name)).collect());
+            self.first += NAMES_MAX / 2;
+        }
+    }
+}
+
+fn hash(name: &Name) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }

@@ -66,7 +66,11 @@ impl Asked<'_> {
 
     /// A page of a listing of `path` has come.
     pub fn page(&self, path: &RelPath, page: &ListPage) {
-        self.learn(|remote| remote.page(path, page, self.seq, now()));
+        self.learn(|remote| {
+            let at = now();
+            remote.page(path, page, self.seq, at);
+            remote.trim(path, self.started, at);
+        });
     }
 
     /// The last page has come.

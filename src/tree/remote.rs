@@ -89,6 +89,8 @@ impl Slot {
 pub(super) struct Dir {
     /// When all of its names were last known.
     pub(super) listed: Option<Instant>,
+    /// When names of it were last forgotten, being too many.
+    pub(super) trimmed: Option<Instant>,
     /// Names by what is known of them.
     pub(super) names: BTreeMap<Name, Slot>,
     /// The kept listings tell of it.
@@ -292,6 +294,9 @@ impl Remote {
     /// and no result of ours has touched since, is gone.
     pub(super) fn listed(&mut self, path: &RelPath, started: Instant) {
         let dir = self.dirs.entry(path.clone()).or_default();
+        if dir.trimmed.is_some_and(|at| at >= started) {
+            return;
+        }
         let was_listed = dir.listed.replace(started).is_some();
         let (mut dirs, mut gone) = (Vec::new(), Vec::new());
         let is_told = dir.told;

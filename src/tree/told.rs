@@ -124,7 +124,7 @@ impl Remote {
 }
 
 impl Dir {
-    fn forget_told(&mut self) {
+    pub(super) fn forget_told(&mut self) {
         (self.told, self.gone) = (false, Vec::new());
         self.names.values_mut().for_each(|slot| slot.told = false);
     }

@@ -71,6 +71,18 @@ impl Node {
         }
     }
 
+    /// Of which nothing is known but that a listing told of it.
+    #[must_use]
+    pub fn told(is_dir: bool) -> Self {
+        Self {
+            kind: if is_dir { Kind::Dir } else { Kind::File },
+            len: 0,
+            attrs: None,
+            modified: None,
+            content: Content::None,
+        }
+    }
+
     /// The extents of its sealed content; none for what has none.
     #[must_use]
     pub fn extents(&self) -> Extents {

@@ -153,3 +153,75 @@ async fn a_directory_known_before_is_shown_whole_when_the_link_goes_while_it_is_
     }
     assert_eq!(names.len(), MANY + 2);
 }
+
+const HUGE: usize = 10_000;
+
+fn fill_huge(twin: &Twin) {
+    for number in 0..HUGE {
+        let key = format!("d/{number:05}");
+        twin.put_behind(&key, "x", Headers::default());
+    }
+    twin.put_behind("d/00000dir/x", "x", Headers::default());
+}
+
+#[tokio::test]
+async fn a_directory_of_more_names_than_are_kept_is_shown_whole_and_each_name_once() {
+    let world = World::new();
+    fill_huge(&world.twin);
+    world.put("d/00001", b"changed here").await.unwrap();
+    world.put("d/zzz", b"new here").await.unwrap();
+    let fh = opened(&world).await;
+    let (mut names, mut next) = some(&world, fh, 0).await.unwrap();
+    world.put("d/00002", b"changed meanwhile").await.unwrap();
+    world.put("d/00000new", b"new meanwhile").await.unwrap();
+    world.unlink("d/00900").await.unwrap();
+    world.unlink("d/05000").await.unwrap();
+    world.drain().await;
+    loop {
+        let (more, at) = some(&world, fh, next).await.unwrap();
+        if more.is_empty() {
+            break;
+        }
+        names.extend(more);
+        next = at;
+    }
+    let unique: std::collections::BTreeSet<_> = names.iter().cloned().collect();
+    assert_eq!(names.len(), unique.len(), "each once");
+    // 900 was shown before it was removed.
+    for number in 0..HUGE {
+        let name = format!("{number:05}");
+        assert_eq!(unique.contains(&name), number != 5000, "{name}");
+    }
+    assert!(unique.contains("zzz") && unique.contains("00000new"));
+    let held = world.fs.tree.view(|view| view.names(&path()).len());
+    assert!(held <= crate::tree::NAMES_MAX + 1000, "{held}");
+    world.fs.releasedir(fh);
+}
+
+fn path() -> RelPath {
+    RelPath::new("d").unwrap()
+}
+
+#[tokio::test]
+async fn who_reads_a_large_directory_behind_somebody_else_is_shown_all_of_it_too() {
+    let world = World::new();
+    fill_huge(&world.twin);
+    let (first, second) = (opened(&world).await, opened(&world).await);
+    let (seen, next) = some(&world, second, 0).await.unwrap();
+    assert_eq!(all(&world, first).await.unwrap().len(), HUGE + 1);
+    let (mut names, mut at) = (seen.len() - 2, next);
+    loop {
+        let (more, next) = some(&world, second, at).await.unwrap();
+        if more.is_empty() {
+            break;
+        }
+        (names, at) = (names + more.len(), next);
+    }
+    assert_eq!(names, HUGE + 1);
+    // What is not kept is asked for.
+    assert_eq!(world.at("d/00007").await.unwrap().size, 1);
+    let absent = world.at("d/absent").await.unwrap_err();
+    assert_eq!(absent, FsError::NotFound);
+    world.fs.releasedir(first);
+    world.fs.releasedir(second);
+}
