@@ -3,6 +3,7 @@
 //!
 //! Each case runs on a warm connection: `Bench::new` has sent and read something before.
 
+mod listing;
 mod removing;
 
 use std::fs;
@@ -239,20 +240,6 @@ fn a_file_now_and_then_into_a_listed_directory_of_10_000_is_one_put_each_and_no_
         .put(&bench.world.key("huge/theirs"), b"t");
     std::thread::sleep(pause);
     assert_eq!(fs::read(bench.mount.path("huge/theirs")).unwrap(), b"t");
-}
-
-#[test]
-fn listing_100_000_objects_fits_in_the_memory() {
-    let bench = Bench::with("hugels", &[], |world| {
-        world.cloud.load(&world.key("huge/n"), 100_000);
-    });
-    shell(bench.mount.dir(), "test -d huge");
-    let cost = bench.cost(|dir| {
-        let count = shell(dir, "ls -f huge | wc -l");
-        assert_eq!(count.trim(), "100002");
-    });
-    assert_eq!(cost.cloud.requests("HeadObject"), 0, "{cost:?}");
-    cost.at_most(101);
 }
 
 #[test]
