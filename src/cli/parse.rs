@@ -54,12 +54,7 @@ fn command(name: &str, matches: &ArgMatches) -> Result<Command, String> {
     Ok(match name {
         "status" => Command::Status {
             dir: dir(),
-            how: match ["quiet", "json", "watch"].map(|id| matches.get_flag(id)) {
-                [true, ..] => Telling::Quiet,
-                [_, true, _] => Telling::Json,
-                [_, _, true] => Telling::Watch,
-                [false, false, false] => Telling::Once,
-            },
+            how: telling(matches),
         },
         "log-level" => Command::LogLevel {
             dir: dir(),
@@ -118,6 +113,15 @@ fn command(name: &str, matches: &ArgMatches) -> Result<Command, String> {
             },
         },
     })
+}
+
+fn telling(matches: &ArgMatches) -> Telling {
+    match ["quiet", "json", "watch"].map(|id| matches.get_flag(id)) {
+        [true, ..] => Telling::Quiet,
+        [_, true, _] => Telling::Json,
+        [_, _, true] => Telling::Watch,
+        [false, false, false] => Telling::Once,
+    }
 }
 
 /// Those that packages leave out.

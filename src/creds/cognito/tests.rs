@@ -23,9 +23,12 @@ const SEEDS: [&str; 4] = [
     r#"{"__type":"com.amazonaws.cognito#LimitExceededException","Message":"no"}"#,
 ];
 
-/// Answers each request with the next of its answers.
+/// Status and body.
+type Answer = (u16, Vec<u8>);
+
+/// Answers a request with what is in it.
 #[derive(Clone, Debug, Default)]
-struct Canned(Arc<Mutex<Option<(u16, Vec<u8>)>>>);
+struct Canned(Arc<Mutex<Option<Answer>>>);
 
 impl HttpConnector for Canned {
     fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
