@@ -84,7 +84,7 @@ pub(super) enum Change {
     Whole,
     /// An append, or an edit in place.
     BuildsOn,
-    /// Mode and times.
+    /// Mode and times, or a shorter length: theirs may stay.
     Metadata,
     /// One of these.
     Unsure,
@@ -115,7 +115,8 @@ impl Origin {
 
     /// What the change at `key` is.
     pub(super) fn change(&self, key: &str) -> Change {
-        let is_whole = self.kept.len() == self.len && !self.kept.contains(&false);
+        // Cut short, nothing in it was written here either.
+        let is_whole = self.kept.len() <= self.len && !self.kept.contains(&false);
         match () {
             () if self.is_unsure => Change::Unsure,
             // There is nothing of ours in it.

@@ -127,3 +127,13 @@ async fn regression_of_two_conflicts_in_one_second_the_later_sibling_replaced_th
         [&b"one+a"[..], b"theirs too+c", b"theirs+b"]
     );
 }
+
+/// Decided: a shorter length is no content of ours, so theirs stays as it is.
+#[test]
+fn regression_a_file_cut_short_over_what_somebody_else_wrote_leaves_theirs() {
+    run(&[
+        Action::RemotePut("e"),
+        Action::Truncate("e", 1),
+        Action::RemotePut("e"),
+    ]);
+}
