@@ -323,6 +323,35 @@ fn with_prefix_identity_all_rows_look_at_the_identitys_own_folder() {
     assert_eq!(world.client.keys(&world.key("")), keys);
 }
 
+/// No row fails: what the server ignores is a warning; and the bucket is as before.
+fn well_with(server: Server) {
+    let world = World::new(server, "doctor-servers");
+    world.client.put(&world.key("theirs"), b"bytes");
+    let keys = world.client.keys("");
+    let told = examined(&world.spec());
+    assert_eq!(told.code, Some(0), "{:#}", told.report);
+    for check in ["list", "put", "get", "copy", "multipart", "delete", "mtu"] {
+        told.says(check, "pass", &[]);
+    }
+    let row = told.row("preconditions");
+    assert!(
+        row["verdict"] == "pass" || row["verdict"] == "warn",
+        "{row}"
+    );
+    assert_eq!(world.client.keys(""), keys);
+    assert!(world.client.uploads().is_empty());
+}
+
+#[test]
+fn with_seaweed_no_row_fails_and_the_bucket_is_as_before() {
+    well_with(Server::Seaweed);
+}
+
+#[test]
+fn with_radosgw_no_row_fails_and_the_bucket_is_as_before() {
+    well_with(Server::Radosgw);
+}
+
 #[test]
 fn a_bad_option_is_one_line_on_stderr() {
     let world = World::new(Server::Sim, "doctor-usage");
