@@ -57,18 +57,20 @@ fn path(to: IpAddr, hops: &[Hop], is_unreached: bool) -> Row {
     Row::warn("path", format!("{to} is not reached: {shown}"), cure)
 }
 
-fn mtu(interface: Option<&str>, filled: Result<Filled, String>) -> Row {
+/// `None`: no answer came in time.
+fn mtu(interface: Option<&str>, filled: Result<Option<Filled>, String>) -> Row {
     match filled {
-        Ok(Filled { mtu, took }) => {
+        Ok(Some(Filled { mtu, took })) => {
             let size = mtu.map_or("full size".to_owned(), |mtu| format!("{mtu} bytes"));
             let seen = format!("packets of {size} pass, {} ms", took.as_millis());
             Row::pass("mtu", seen)
         }
-        Err(why) => {
+        Err(why) => Row::skip("mtu", format!("not told, the server hung up: {why}")),
+        Ok(None) => {
             let name = interface.unwrap_or("IFACE");
             Row::fail(
                 "mtu",
-                format!("small packets pass, those of full size do not: {why}"),
+                "small packets pass, those of full size get no answer",
                 format!(
                     "make them smaller: `ip link set {name} mtu 1400` (or ipLinkMtu of the SIM's group), \
                      and clamp TCP's segment size at the Gate Peer"
@@ -121,13 +123,14 @@ mod tests {
             took: TOOK,
         };
         assert_eq!(
-            mtu(None, Ok(filled)).seen,
+            mtu(None, Ok(Some(filled))).seen,
             "packets of 1400 bytes pass, 35 ms"
         );
-        let row = mtu(Some("wwan0"), Err("no answer in 15 s".into()));
+        let row = mtu(Some("wwan0"), Ok(None));
         assert!(
             row.verdict == Verdict::Fail && row.cure.contains("wwan0 mtu 1400"),
             "{row:?}"
         );
+        assert_eq!(mtu(None, Err("reset".into())).verdict, Verdict::Skip);
     }
 }
