@@ -64,6 +64,12 @@ fn listing(names: usize) -> u64 {
     PAGE.saturating_add(KEY.saturating_mul(names as u64))
 }
 
+/// About the bytes of carrying so many objects of the bucket to other keys: a copy as an upload of one
+/// part, so that it can be guarded, and a place in a request of removals.
+pub(super) fn rename(objects: usize) -> u64 {
+    (3 * HEAD + KEY).saturating_mul(objects as u64)
+}
+
 /// What was spent on single names of which directory.
 #[derive(Debug, Default)]
 pub(super) struct Spent {

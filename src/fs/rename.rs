@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use crate::log::Change;
-use crate::tree::{Content, Freshness, Node, View};
+use crate::tree::{Content, Freshness, NAMES_MAX, Node, View};
 use crate::types::{Kind, Name, RelKey, RelPath, Seq, Want};
 
+use super::cost;
 use super::learn::Learnt;
 use super::names::{allowed, as_generation, child, here, kept_dir, marker};
 use super::{Fs, FsError, Ino, RenameFlags, Result, clock};
@@ -19,6 +20,8 @@ struct Moved {
     seq: Seq,
     replaced: Option<Node>,
     dirs: Vec<RelPath>,
+    /// Objects of the bucket that a directory's rename carries there; `None`: it was no directory.
+    carried: Option<usize>,
 }
 
 impl Fs {
@@ -93,6 +96,14 @@ impl Fs {
         for ino in changed {
             self.attrs_changed(ino);
         }
+        if let Some(objects) = moved.carried.filter(|objects| *objects > 0) {
+            let bytes = cost::rename(objects);
+            tracing::info!(
+                objects,
+                bytes,
+                "a directory has another name here; in the bucket its objects follow one by one, for about so many bytes"
+            );
+        }
         Ok(self.log.flushed(moved.seq).await?)
     }
 
@@ -125,7 +136,7 @@ impl Fs {
     }
 
     fn move_to(&self, old: &RelPath, new: &RelPath, must_be_new: bool) -> Result<Moved> {
-        let (mut replaced, mut dirs) = (None, Vec::new());
+        let (mut replaced, mut dirs, mut carried) = (None, Vec::new(), None);
         let limits = (self.config.rename_limit, self.config.key_max);
         let seq = self.tree.change::<FsError>(|view| {
             let node = here(view, old)?;
@@ -143,8 +154,8 @@ impl Fs {
                 Err(error) => return Err(error),
             }
             let mut changes = if node.kind == Kind::Dir {
-                let (changes, made) = move_dir(view, old, new, limits)?;
-                dirs = made;
+                let (changes, made, objects) = move_dir(view, old, new, limits)?;
+                (dirs, carried) = (made, Some(objects));
                 changes
             } else {
                 move_file(view, &node, old, new)
@@ -164,6 +175,7 @@ impl Fs {
             seq,
             replaced,
             dirs,
+            carried,
         })
     }
 
@@ -189,6 +201,7 @@ impl Fs {
             seq,
             replaced: None,
             dirs: Vec::new(),
+            carried: None,
         })
     }
 }
@@ -251,18 +264,21 @@ fn empty_dirs(view: &View<'_>, path: &RelPath) -> Vec<RelPath> {
     empty
 }
 
-/// The changes of a directory's rename, and the directories that are thereby wholly known.
+/// The changes of a directory's rename, the directories that are thereby wholly known, and how many
+/// objects of the bucket it carries.
 fn move_dir(
     view: &View<'_>,
     old: &RelPath,
     new: &RelPath,
     limits: (usize, usize),
-) -> Result<(Vec<Change>, Vec<RelPath>)> {
+) -> Result<(Vec<Change>, Vec<RelPath>, usize)> {
     let (nodes, complete) = view.subtree(old);
     let in_bucket = nodes
         .iter()
-        .filter(|(_, node)| matches!(node.content, Content::Remote(..)));
-    if in_bucket.count() > limits.0 {
+        .filter(|(_, node)| matches!(node.content, Content::Remote(..)))
+        .count();
+    // Of a directory too large to be known so many are known at least.
+    if in_bucket > limits.0.min(NAMES_MAX / 2) {
         return Err(FsError::TooManyObjects);
     }
     if complete.is_none() && view.listed(old).is_none() && nodes.is_empty() {
@@ -314,5 +330,5 @@ fn move_dir(
         .iter()
         .filter_map(|dir| dir.rebased(old, new))
         .collect();
-    Ok((changes, made))
+    Ok((changes, made, in_bucket))
 }

@@ -3,6 +3,7 @@
 mod basics;
 mod crash;
 mod device;
+mod dirs;
 mod exact;
 mod full;
 mod model;
