@@ -85,13 +85,7 @@ impl Fs {
                 }
             };
             if self.config.attrs_exact && (index - first).is_multiple_of(ATTRS_AHEAD) {
-                let next = (index..index + ATTRS_AHEAD).map_while(|at| {
-                    match self.step(&path, &reading, at) {
-                        Step::Name(name, _) => Some(path.join(&name)),
-                        Step::Wait(_) | Step::Behind | Step::End => None,
-                    }
-                });
-                self.know_all_attrs(next.collect()).await;
+                self.know_attrs_from(&path, &reading, index).await;
             }
             index += 1;
             let child = path.join(&name);
@@ -121,6 +115,16 @@ impl Fs {
             }
             emitted += 1;
         }
+    }
+
+    /// Asks for the attributes of the next names at once.
+    async fn know_attrs_from(&self, path: &RelPath, reading: &Reading, index: usize) {
+        let next =
+            (index..index + ATTRS_AHEAD).map_while(|at| match self.step(path, reading, at) {
+                Step::Name(name, _) => Some(path.join(&name)),
+                Step::Wait(_) | Step::Behind | Step::End => None,
+            });
+        self.know_all_attrs(next.collect()).await;
     }
 
     /// The node of a name that a listing told. What was forgotten since, as the directory is too large

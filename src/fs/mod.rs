@@ -240,9 +240,12 @@ pub struct Parts {
     pub progress: Progress,
 }
 
+/// What a `Forgetter` calls.
+pub type Forget = dyn Fn(Ino, &[u8]) + Send + Sync;
+
 /// Asks the kernel to forget a name in a directory. Never waits.
 #[derive(Clone)]
-pub struct Forgetter(pub Arc<dyn Fn(Ino, &[u8]) + Send + Sync>);
+pub struct Forgetter(pub Arc<Forget>);
 
 impl std::fmt::Debug for Forgetter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

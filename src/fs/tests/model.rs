@@ -292,6 +292,14 @@ impl Pair {
                 });
                 (done, model.remove(path, true))
             }
+            _ => return self.step_making(action),
+        };
+        assert_eq!(done, wanted, "{action:?}");
+    }
+
+    fn step_making(&mut self, action: &Action) {
+        let model = &mut self.model;
+        let (done, wanted) = match *action {
             Action::Mkdir(path) => {
                 let done = self.machine.on(async |world| world.mkdir(path).await);
                 (done, model.make(path, Body::Dir, DIR_MODE).map(drop))
