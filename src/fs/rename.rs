@@ -24,6 +24,18 @@ struct Moved {
     carried: Option<usize>,
 }
 
+/// What a directory's new name is about to cost.
+fn tell_cost(objects: Option<usize>) {
+    if let Some(objects) = objects.filter(|objects| *objects > 0) {
+        let bytes = cost::rename(objects);
+        tracing::info!(
+            objects,
+            bytes,
+            "a directory has another name here; in the bucket its objects follow one by one, for about so many bytes"
+        );
+    }
+}
+
 impl Fs {
     /// Renames a file, symlink or directory.
     ///
@@ -96,14 +108,7 @@ impl Fs {
         for ino in changed {
             self.attrs_changed(ino);
         }
-        if let Some(objects) = moved.carried.filter(|objects| *objects > 0) {
-            let bytes = cost::rename(objects);
-            tracing::info!(
-                objects,
-                bytes,
-                "a directory has another name here; in the bucket its objects follow one by one, for about so many bytes"
-            );
-        }
+        tell_cost(moved.carried);
         Ok(self.log.flushed(moved.seq).await?)
     }
 
