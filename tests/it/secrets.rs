@@ -161,27 +161,13 @@ fn no_secret_is_told_by_log_status_process_core_or_disk() {
 
     // Whatever is refused, in whatever words.
     let xml = "application/xml";
-    answer(
-        cloud,
-        "ListObjectsV2",
-        (301, xml),
-        &told_back("PermanentRedirect"),
-        1,
-    );
-    answer(
-        cloud,
-        "HeadObject",
-        (403, xml),
-        &told_back("InvalidToken"),
-        1,
-    );
-    answer(
-        cloud,
-        "PutObject",
-        (403, xml),
-        &told_back("AccessDenied"),
-        1,
-    );
+    for (operation, status, code) in [
+        ("ListObjectsV2", 301, "PermanentRedirect"),
+        ("HeadObject", 403, "InvalidToken"),
+        ("PutObject", 403, "AccessDenied"),
+    ] {
+        answer(cloud, operation, (status, xml), &told_back(code), 1);
+    }
     fs::write(mount.path("refused"), "1").unwrap();
     let told = |what: &str| {
         eventually(what, LIMIT, || mount.log().contains(what).then_some(()));

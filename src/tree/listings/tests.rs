@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::*;
@@ -302,4 +303,146 @@ fn a_directory_that_went_is_not_there_after_a_restart() {
     let tree = open(dir.path()).tree;
     assert_eq!(names(&tree, ""), ["f"]);
     assert_eq!(freshness(&tree, "d"), None);
+}
+
+/// One step of a directory's life.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Want(&'static str),
+    Sent(&'static str, &'static str),
+    /// `d` is `e` from now on.
+    Rename,
+    Gone(&'static str),
+}
+
+/// A directory with two files is made, sent, renamed, and its old name removed from the bucket.
+const STEPS: [Step; 13] = [
+    Step::Want("d/"),
+    Step::Want("d/a"),
+    Step::Want("d/b"),
+    Step::Sent("d/", "1"),
+    Step::Sent("d/a", "2"),
+    Step::Sent("d/b", "3"),
+    Step::Rename,
+    Step::Sent("e/", "4"),
+    Step::Sent("e/a", "5"),
+    Step::Sent("e/b", "6"),
+    Step::Gone("d/b"),
+    Step::Gone("d/a"),
+    Step::Gone("d/"),
+];
+
+fn key(text: &str) -> RelKey {
+    RelKey::parse(text).unwrap()
+}
+
+fn kind_of(key: &RelKey) -> Kind {
+    match key.is_dir() {
+        true => Kind::Dir,
+        false => Kind::File,
+    }
+}
+
+/// The changes of the rename, by the versions that were sent.
+fn rename() -> Vec<Change> {
+    let names = [("d/", "e/", "1"), ("d/a", "e/a", "2"), ("d/b", "e/b", "3")];
+    let both = names.map(|(old, new, etag)| {
+        let attrs = Attrs::new(kind_of(&key(new)), 0o755, 0, 0, Time::default());
+        let generation = Generation {
+            extents: Extents::default(),
+            len: 0,
+            attrs,
+        };
+        let change = |at, want, base| Change {
+            key: key(at),
+            want,
+            base,
+            number: None,
+        };
+        [
+            change(new, Want::Object(generation.into()), Base::Absent),
+            change(old, Want::Gone, Base::Version(ETag::new(etag))),
+        ]
+    });
+    both.into_iter().flatten().collect()
+}
+
+fn take(tree: &Tree, step: Step, numbers: &mut HashMap<RelKey, Seq>) {
+    match step {
+        Step::Want(at) => {
+            let number = want(tree, &key(at), kind_of(&key(at)));
+            numbers.insert(key(at), number);
+        }
+        Step::Rename => {
+            let changes = rename();
+            let keys: Vec<_> = changes.iter().map(|change| change.key.clone()).collect();
+            let number = tree.change::<crate::log::LogError>(|_| Ok((changes, Vec::new())));
+            let number = number.unwrap();
+            numbers.extend(keys.into_iter().map(|key| (key, number)));
+        }
+        Step::Sent(at, etag) => {
+            let object = Box::new(SentObject {
+                id: ObjectId {
+                    key: ObjectKey::new(at),
+                    etag: ETag::new(etag),
+                },
+                size: 0,
+                modified: 1,
+                headers: Headers::default(),
+            });
+            let (key, number) = (key(at), numbers[&key(at)]);
+            let sent = Record::Sent {
+                key,
+                number,
+                object,
+            };
+            tree.record(sent).unwrap();
+        }
+        Step::Gone(at) => {
+            let (key, number) = (key(at), numbers[&key(at)]);
+            tree.record(Record::Removed { key, number }).unwrap();
+        }
+    }
+}
+
+/// Told to the file, compacted and listed at some steps, killed at each later one.
+#[test]
+fn a_directory_that_was_renamed_away_stays_away_whenever_it_is_killed() {
+    for kept in 0..=STEPS.len() {
+        let (packed, listed) = (STEPS.len() - kept, kept / 2);
+        for cut in kept..=STEPS.len() {
+            let dir = tempfile::tempdir().unwrap();
+            let opened = open(dir.path());
+            let tree = &opened.tree;
+            list(tree, "", &["f"]);
+            let mut numbers = HashMap::new();
+            for (at, step) in STEPS[..cut].iter().enumerate() {
+                if at == kept {
+                    tree.keep_listings();
+                }
+                if at == packed {
+                    tree.compact().unwrap();
+                }
+                if at == listed {
+                    let dirs = [
+                        (4..13).contains(&at).then_some("d/"),
+                        (at > 7).then_some("e/"),
+                    ];
+                    let names: Vec<_> = dirs.into_iter().flatten().chain(["f"]).collect();
+                    list(tree, "", &names);
+                }
+                take(tree, *step, &mut numbers);
+            }
+            if kept == cut {
+                tree.keep_listings();
+            }
+            let all = |tree: &Tree| ["", "d", "e"].map(|dir| names(tree, dir));
+            let before = all(tree);
+            drop(opened);
+            for start in 1..=2 {
+                let what = format!("kept at {kept}, cut at {cut}, start {start}");
+                assert_eq!(all(&open(dir.path()).tree), before, "{what}");
+            }
+        }
+    }
 }

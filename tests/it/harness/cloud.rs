@@ -137,7 +137,7 @@ impl TestCloud {
     /// An object, without a request (and so whatever the policy says).
     pub(crate) fn seed(&self, key: &str, body: &[u8]) {
         let object = (key.to_owned(), body.to_vec());
-        let made = self.cloud().seed(&self.bucket, [object].into_iter());
+        let made = self.cloud().seed(&self.bucket, [object]);
         assert_eq!(made.unwrap(), 1);
     }
 
