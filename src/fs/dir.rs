@@ -128,15 +128,18 @@ impl Fs {
     }
 
     /// The node of a name that a listing told. What was forgotten since, as the directory is too large
-    /// to be known, is asked for where more than its kind is to be shown.
+    /// to be known, is asked for where more than its kind is to be shown; what is hidden by changes
+    /// that wait to be sent is not shown.
     async fn listed_node(&self, path: &RelPath, is_dir: bool, plus: bool) -> Result<Option<Node>> {
-        let mut seen = self.tree.view(|view| view.lookup(path));
-        if plus && matches!(seen, Seen::Unknown) {
+        let (mut seen, is_forgotten) = self
+            .tree
+            .view(|view| (view.lookup(path), view.is_forgotten(path)));
+        if plus && is_forgotten && matches!(seen, Seen::Unknown) {
             seen = self.look(path).await?;
         }
         Ok(match seen {
             Seen::Here(node, _) => Some(*node),
-            Seen::Unknown if !plus => Some(Node::told(is_dir)),
+            Seen::Unknown if !plus && is_forgotten => Some(Node::told(is_dir)),
             Seen::NotHere(_) | Seen::Unknown => None,
         })
     }

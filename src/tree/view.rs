@@ -353,6 +353,15 @@ impl<'a> View<'a> {
         Some(name.clone())
     }
 
+    /// Whether nothing is kept of what was told of `path`, and nothing waits to be sent there or below.
+    #[must_use]
+    pub fn is_forgotten(&self, path: &RelPath) -> bool {
+        let pending = &self.state.pending;
+        self.kept_name(path).is_none()
+            && pending.get(&RelKey::file(path)).is_none()
+            && pending.below(&path.dir_prefix()).next().is_none()
+    }
+
     /// Whether an answer since then showed an object, not a directory, at `path`.
     #[must_use]
     pub fn has_file_since(&self, path: &RelPath, then: Instant) -> bool {
