@@ -7,7 +7,7 @@ use tracing::level_filters::LevelFilter;
 use super::{fail, print};
 use crate::config::{Config, Given};
 use crate::daemon::{self, Failure, Sink};
-use crate::doctor::{self, Facts, Parts, Report, Verdict};
+use crate::doctor::{self, Facts, Report, Verdict};
 
 /// What is wanted of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ fn examined(source: &str, given: &[Given], how: Examining) -> Result<Report, Fai
         .map_err(|error| Failure::Usage(format!("no threads to be had: {error}")))?;
     let mut unsaid = None;
     let report = runtime.block_on(async {
-        let parts = parts(&config)?;
+        let parts = daemon::reach(&config)?;
         let mut tell = |row: &doctor::Row| {
             if !how.json && unsaid.is_none() {
                 unsaid = print(&row.text()).err();
@@ -64,19 +64,6 @@ fn examined(source: &str, given: &[Given], how: Examining) -> Result<Report, Fai
         Some(why) => Err(Failure::Usage(why)),
         None => report,
     }
-}
-
-fn parts(config: &Config) -> Result<Parts, Failure> {
-    let reach = daemon::reach(config)?;
-    Ok(Parts {
-        net: reach.net,
-        clock: reach.clock,
-        krypton: reach.krypton,
-        leases: reach.leases,
-        bucket: reach.bucket,
-        mount: reach.mount,
-        uploads: reach.uploads,
-    })
 }
 
 fn facts(config: &Config, how: Examining) -> Facts {

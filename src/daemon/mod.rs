@@ -42,7 +42,7 @@ pub use control::{Ask, Say, ask};
 pub use credentials::credentials;
 pub use logging::{Sink, hold_log, log_to, release_log, set_level};
 pub use process::{harden, runtime, shut_down};
-pub use reach::{Reach, reach};
+pub use reach::reach;
 pub use registry::{find, is_mount, sockets};
 pub use service::run;
 pub use status::{LastError, Partial, Refused, Status, ago, lasting};

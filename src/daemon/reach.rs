@@ -9,31 +9,12 @@ use super::time::Keeping;
 use crate::clock::believed::Believed;
 use crate::config::Config;
 use crate::creds::{Krypton, Leases, Once};
+use crate::doctor::Parts;
 use crate::net::Net;
 use crate::store::prefix::Prefix;
 use crate::store::rooted::{Root, Rooted};
 use crate::store::s3::S3Store;
-use crate::store::{self, ObjectStore, StoreError, Uploads};
-
-/// The parts, made as for a mount; but the lease is asked for anew and shared with nobody, one call is
-/// one request, and spool and cache are not opened.
-#[derive(Clone, Debug)]
-pub struct Reach {
-    /// The network.
-    pub net: Net,
-    /// The clock of this process.
-    pub clock: Arc<Believed>,
-    /// Who issues credentials.
-    pub krypton: Arc<Krypton>,
-    /// Its lease.
-    pub leases: Arc<dyn Leases>,
-    /// The whole bucket.
-    pub bucket: Arc<dyn ObjectStore>,
-    /// What a mount sees of it.
-    pub mount: Arc<dyn ObjectStore>,
-    /// Uploads that were begun there.
-    pub uploads: Arc<dyn Uploads>,
-}
+use crate::store::{self, ObjectStore, StoreError};
 
 /// The folder of the identity that the lease is of.
 #[derive(Debug)]
@@ -55,11 +36,12 @@ impl Root for Own {
     }
 }
 
-/// Makes them; nothing is sent.
+/// The parts, made as for a mount; but the lease is asked for anew and shared with nobody, one call is
+/// one request, and spool and cache are not opened. Nothing is sent.
 ///
 /// # Errors
 /// One line.
-pub fn reach(config: &Config) -> Result<Reach, Failure> {
+pub fn reach(config: &Config) -> Result<Parts, Failure> {
     let clock = Believed::of_process();
     Keeping::look(&config.common_dir().join("clock"), &clock);
     let net = Net::new(&config.net).map_err(|error| Failure::Usage(error.to_string()))?;
@@ -81,7 +63,7 @@ pub fn reach(config: &Config) -> Result<Reach, Failure> {
     } else {
         below
     };
-    Ok(Reach {
+    Ok(Parts {
         net,
         clock,
         krypton,

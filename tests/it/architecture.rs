@@ -73,8 +73,8 @@ const ALLOWED: &[(&str, &[&str], &str)] = &[
     (
         "daemon",
         &[
-            "config", "fuse", "fs", "drain", "tree", "read", "cache", "log", "store", "store/s3",
-            "creds", "net",
+            "doctor", "config", "fuse", "fs", "drain", "tree", "read", "cache", "log", "store",
+            "store/s3", "creds", "net",
         ],
         "the composition root: builds all below",
     ),
