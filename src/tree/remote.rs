@@ -284,7 +284,7 @@ impl Remote {
         }
         for prefix in &page.prefixes {
             match RelKey::parse(prefix).filter(|key| key.path().parent().as_ref() == Some(path)) {
-                Some(key) => self.dir_exists(&key.path(), at),
+                Some(key) => self.dir_exists_unless_newer(&key.path(), asked, at),
                 None => self.hidden += 1,
             }
         }
@@ -341,7 +341,7 @@ impl Remote {
                 .any(|object| object.key.starts_with(dir.as_str()));
         self.set_unless_newer(&file, object.map(Known::from), asked, at);
         if is_dir {
-            self.dir_exists(path, at);
+            self.dir_exists_unless_newer(path, asked, at);
         } else if page.next.is_none() && !self.is_newer(&dir, asked) {
             self.forget_dir(path, at);
         }
@@ -351,7 +351,7 @@ impl Remote {
     /// Whether a key below it exists was asked.
     pub(super) fn dir_probed(&mut self, path: &RelPath, is_there: bool, asked: Seq, at: Instant) {
         if is_there {
-            self.dir_exists(path, at);
+            self.dir_exists_unless_newer(path, asked, at);
         } else if !self.is_newer(&RelKey::dir(path), asked) {
             self.forget_dir(path, at);
         }
@@ -445,6 +445,13 @@ impl Remote {
         });
         if exists && let Some(parent) = path.parent() {
             self.dir_exists(&parent, at);
+        }
+    }
+
+    /// A listing tells of a directory by what is below it, which may be what we removed since.
+    fn dir_exists_unless_newer(&mut self, path: &RelPath, asked: Seq, at: Instant) {
+        if !self.is_newer(&RelKey::dir(path), asked) {
+            self.dir_exists(path, at);
         }
     }
 

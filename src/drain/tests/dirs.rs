@@ -145,3 +145,29 @@ async fn an_emptied_directory_stays_also_where_the_server_has_one_of_its_own() {
         assert!(world.tree.known(&key("d/")).is_some());
     }
 }
+
+#[tokio::test]
+async fn a_listing_from_before_a_directory_was_removed_does_not_bring_it_back() {
+    let world = World::new();
+    world.mkdir("d/", 0o750);
+    world.drained().await;
+    let (root, dir) = (RelPath::root(), RelPath::new("d").unwrap());
+    let page = ListPage {
+        prefixes: vec!["d/".into()],
+        ..ListPage::default()
+    };
+    let asked = world.tree.ask();
+    world.set("d/", Want::Gone, &[]);
+    world.drained().await;
+    let shown = || world.tree.view(|view| view.names(&root));
+    asked.page(&root, &page);
+    asked.listed(&root);
+    assert_eq!(shown(), []);
+    assert!(asked.probed(&dir, &page));
+    asked.dir_probed(&dir, true);
+    assert_eq!(shown(), []);
+    // Asked since, it is there: somebody else made it.
+    drop(asked);
+    world.tree.ask().page(&root, &page);
+    assert_eq!(shown().len(), 1);
+}
