@@ -72,6 +72,8 @@ bugs! {
     NewerPassesForSent => "drain::tests::a_file_that_is_appended_to_while_it_is_sent_ends_with_all_bytes",
     /// tree: after an older generation was sent, the newer one still expects what was there before
     BaseNotMoved => "drain::tests::a_generation_that_was_sent_is_the_base_of_the_one_that_superseded_it",
+    /// tree: a removal is of a version that was met when sending, and that nobody here has seen
+    UnseenRemoved => "fs::tests::model::regressions::regression_what_was_met_when_sending_was_removed_by_an_unlink_that_had_not_seen_it",
     /// tree: an old answer undoes what was sent since it was asked for
     OldAnswerWins => "drain::tests::an_answer_from_before_a_file_was_sent_does_not_undo_it",
     /// tree: attributes of what was sent are kept in memory only

@@ -109,7 +109,8 @@ impl Tree {
     ) -> Result<Vec<(Record, Vec<u8>)>, LogError> {
         let (want, inline) = self.inlined(&entry.want, data)?;
         let set = |want| {
-            let (key, base, number) = (key.clone(), entry.base.clone(), Some(entry.number));
+            let base = entry.seen.as_ref().unwrap_or(&entry.base).clone();
+            let (key, number) = (key.clone(), Some(entry.number));
             Record::Set(vec![Change {
                 key,
                 want,
@@ -123,6 +124,15 @@ impl Tree {
         }
         records.push((set(want), inline));
         let (key, number) = (key.clone(), entry.number);
+        if entry.seen.is_some() {
+            let met = Record::Conflict {
+                key: key.clone(),
+                number,
+                base: entry.base.clone(),
+                aside: None,
+            };
+            records.push((met, Vec::new()));
+        }
         if entry.begun {
             records.push((
                 Record::Begun {

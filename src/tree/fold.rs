@@ -144,7 +144,7 @@ impl State {
         let keys = self.pending.in_order().map(|(key, _)| key.clone());
         for key in keys.collect::<Vec<_>>() {
             self.pending.edit(&key, |entry| {
-                entry.base = Base::Absent;
+                (entry.base, entry.seen) = (Base::Absent, None);
                 (entry.begun, entry.over_gone) = (false, false);
                 (entry.staged, entry.uploading, entry.dead) = (None, None, None);
             });
@@ -184,7 +184,13 @@ impl State {
             Want::Object(generation) => Want::Object(self.renamed(&generation).into()),
             other => other,
         };
+        // Who writes over what nobody here has seen has not seen it either.
+        let seen = old
+            .as_ref()
+            .filter(|old| old.base == change.base)
+            .and_then(|old| old.seen.clone());
         let entry = Pending {
+            seen,
             number: change.number.unwrap_or(seq),
             position: seq,
             want,
@@ -242,7 +248,7 @@ impl State {
         } else {
             self.pending.edit(key, |entry| {
                 if !seeded::is(Bug::BaseNotMoved) {
-                    entry.base = Base::Version(id.etag.clone());
+                    (entry.base, entry.seen) = (Base::Version(id.etag.clone()), None);
                 }
                 entry.begun = false;
                 // What was unsent before went with this one.
@@ -308,7 +314,7 @@ impl State {
             }
         } else {
             self.pending.edit(key, |entry| {
-                entry.base = Base::Absent;
+                (entry.base, entry.seen) = (Base::Absent, None);
                 entry.begun = false;
                 entry.over_gone = false;
             });
@@ -330,7 +336,11 @@ impl State {
         }
         let Some(aside) = aside else {
             self.pending.edit(key, |entry| {
-                entry.base = base;
+                let old = std::mem::replace(&mut entry.base, base);
+                // A directory is the same, whoever made it.
+                if !key.is_dir() && entry.seen.is_none() && !seeded::is(Bug::UnseenRemoved) {
+                    entry.seen = Some(old);
+                }
                 entry.begun = false;
             });
             return;
@@ -339,6 +349,7 @@ impl State {
         if let Some(entry) = self.pending.take(key) {
             let moved = Pending {
                 base: Base::Absent,
+                seen: None,
                 begun: false,
                 staged: None,
                 // It is for the key it has left: the drain aborts it.

@@ -163,11 +163,20 @@ impl Tree {
         decide: impl FnOnce(&View<'_>) -> Result<(Vec<Change>, Vec<u8>), E>,
     ) -> Result<Seq, E> {
         let mut state = self.state.lock();
-        let (changes, inline) = decide(&View::new(&state, now(), self.ttl))?;
+        let (mut changes, inline) = decide(&View::new(&state, now(), self.ttl))?;
         if changes.is_empty() {
             return Ok(state.last);
         }
         let is_gone = |change: &Change| change.want == Want::Gone;
+        for change in changes.iter_mut().filter(|change| is_gone(change)) {
+            if let Some(seen) = state
+                .pending
+                .get(&change.key)
+                .and_then(|old| old.seen.clone())
+            {
+                change.base = seen;
+            }
+        }
         let need = match need {
             Need::Growth if changes.iter().any(is_gone) => Need::Shrink,
             need => need,

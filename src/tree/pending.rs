@@ -26,6 +26,9 @@ pub struct Pending {
     pub want: Want,
     /// What the bucket is believed to hold: the precondition.
     pub base: Base,
+    /// What it was believed to hold when somebody here last saw it, where a version that nobody here
+    /// has seen became the base since: what a removal is of.
+    pub seen: Option<Base>,
     /// When it was wanted, or its writer closed (monotonic; at boot: the start).
     pub since: Instant,
     /// Since when something at this key is unsent: what keeps changing is sent all the same.

@@ -34,6 +34,7 @@ fn pending(want: Want) -> Pending {
         held: false,
         urgent: false,
         over_gone: false,
+        seen: None,
         begun: true,
         staged: None,
         uploading: None,

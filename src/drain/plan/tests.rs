@@ -97,6 +97,7 @@ impl Scene {
             held: false,
             urgent: false,
             over_gone: false,
+            seen: None,
             begun: false,
             staged: None,
             uploading: None,

@@ -173,6 +173,7 @@ impl World {
             held: false,
             urgent: false,
             over_gone: false,
+            seen: None,
             begun: old.as_ref().is_some_and(|old| old.begun),
             staged: old.and_then(|old| old.staged),
             uploading: None,

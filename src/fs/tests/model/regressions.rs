@@ -137,3 +137,15 @@ fn regression_a_file_cut_short_over_what_somebody_else_wrote_leaves_theirs() {
         Action::RemotePut("e"),
     ]);
 }
+
+#[test]
+fn regression_what_was_met_when_sending_was_removed_by_an_unlink_that_had_not_seen_it() {
+    let ours = Bytes { first: 1, len: 9 };
+    for again in [None, Some(Action::Put("a", ours))] {
+        let put = Action::Put("a", Bytes { first: 7, len: 20 });
+        let met = Action::BreakOff(2, false);
+        let steps = [put, Action::RemotePut("a"), met].into_iter().chain(again);
+        let rest = [Action::Unlink("a"), Action::Drain];
+        run(&steps.chain(rest).collect::<Vec<_>>());
+    }
+}
