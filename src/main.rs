@@ -27,7 +27,11 @@ fn main() -> ExitCode {
         Ok(Command::Credentials { source, given }) => cli::credentials(source.as_deref(), &given),
         Ok(Command::Doctor { source, given, how }) => cli::doctor(&source, &given, how),
         Ok(Command::Fetch { paths }) => cli::fetch(&paths),
-        Ok(Command::Drain { dir, timeout }) => cli::drain(&dir, timeout),
+        Ok(Command::Drain {
+            dir,
+            timeout,
+            progress,
+        }) => cli::drain(&dir, timeout, progress),
         #[cfg(feature = "manual")]
         Ok(Command::Manual { dir }) => cli::manual(&dir),
         #[cfg(feature = "sim")]

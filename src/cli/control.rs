@@ -29,7 +29,7 @@ pub(super) fn drain(dir: &Path, timeout: Duration) -> Result<(), String> {
     let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
     match ask(dir, &Ask::Drain { timeout_ms }, timeout + PATIENCE)? {
         Say::Drained(status) if status.refused.is_empty() => Ok(()),
-        Say::Drained(status) | Say::Left(status) => Err(show::left(&status)),
+        Say::Drained(status) | Say::Left(status) => Err(show::unsent(&status)),
         other => Err(unexpected(other)),
     }
 }

@@ -6,6 +6,7 @@
 mod cancel;
 mod control;
 mod doctor;
+mod drain;
 mod export;
 mod fetch;
 mod helper;
@@ -28,6 +29,7 @@ use crate::daemon::{self, Failure, Life, Sink, Status};
 
 pub use cancel::cancel;
 pub use doctor::{Examining, doctor};
+pub use drain::drain;
 pub use fetch::fetch;
 pub use helper::Helper;
 #[cfg(feature = "manual")]
@@ -109,6 +111,8 @@ pub enum Command {
         dir: PathBuf,
         /// How long to wait for it.
         timeout: Duration,
+        /// Tell how far it is, each second, also where no terminal is.
+        progress: bool,
     },
     /// Give credentials away.
     Credentials {
@@ -310,12 +314,6 @@ fn quiet_status(dir: &Path) -> ExitCode {
 #[must_use]
 pub fn log_level(dir: &Path, level: &str) -> ExitCode {
     done(control::log_level(dir, level))
-}
-
-/// Has a mount send all that is pending.
-#[must_use]
-pub fn drain(dir: &Path, timeout: Duration) -> ExitCode {
-    done(control::drain(dir, timeout))
 }
 
 /// Tells what is wrong with the command line, or the help that was asked for.

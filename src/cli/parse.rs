@@ -92,6 +92,7 @@ fn command(name: &str, matches: &ArgMatches) -> Result<Command, String> {
         "drain" => Command::Drain {
             dir: dir(),
             timeout: time(matches, "timeout")?.unwrap_or_default(),
+            progress: matches.get_flag("progress"),
         },
         "supervise" => Command::Supervise {
             program: path(matches, "PROGRAM").unwrap_or_default(),
@@ -253,7 +254,11 @@ pub(super) fn root() -> Clap {
             Clap::new("drain")
                 .about("Sends all that is pending, and waits for it")
                 .arg(dir("The mountpoint"))
-                .arg(value("timeout", "TIME", "Give up after so long").default_value("10m")),
+                .arg(value("timeout", "TIME", "Give up after so long").default_value("10m"))
+                .arg(switch(
+                    "progress",
+                    "Tell how far it is each second, also where stderr is no terminal",
+                )),
         )
         .subcommand(credentials())
         .subcommand(doctor());

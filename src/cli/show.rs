@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 
-use crate::daemon::{Status, ago, lasting};
+use crate::daemon::{Sending, Status, ago, lasting};
 
 /// Entries shown of a list.
 const SHOWN: usize = 10;
+/// Characters of a bar.
+const BAR: usize = 20;
 
 /// `kryptonfs status`.
 pub(super) fn status(status: &Status) -> String {
@@ -58,11 +60,15 @@ fn head(status: &Status) -> Vec<String> {
     let stopped = status.stopped.as_ref();
     lines.extend(stopped.map(|why| row("stopped", &plain(why))));
     lines.push(row("link", &plain(&status.link)));
+    lines.extend(address(status));
+    lines.push(row("lease", &lease(status)));
     if !status.closed.is_empty() {
         lines.push(row("closed", &plain(&status.closed)));
     }
     lines.extend(identity(status));
     lines.push(row("queue", &queue(status)));
+    lines.extend(speed(status));
+    lines.extend(list("sending", &flights(&status.sending)));
     lines.push(row("last error", &last_error(status)));
     lines
 }
@@ -72,7 +78,45 @@ fn identity(status: &Status) -> Option<String> {
     Some(row("identity", &plain(identity)))
 }
 
-fn sizes(status: &Status) -> [String; 3] {
+fn address(status: &Status) -> Option<String> {
+    let interface = status.interface.as_ref()?;
+    let all = match status.addresses.is_empty() {
+        true => "none".into(),
+        false => status.addresses.join(", "),
+    };
+    Some(row("address", &plain(&format!("{interface}: {all}"))))
+}
+
+fn lease(status: &Status) -> String {
+    match status.lease_seconds {
+        Some(left) => format!("ends in {}", lasting(left)),
+        None => "none: asked for with the next request".into(),
+    }
+}
+
+/// What goes on, while something does.
+fn speed(status: &Status) -> Option<String> {
+    if status.rate == 0 || status.pending == 0 {
+        return None;
+    }
+    let end = status.eta_seconds.map(lasting);
+    let end = end.map_or_else(String::new, |end| format!(", all is sent in about {end}"));
+    Some(row("speed", &format!("{}/s up{end}", bytes(status.rate))))
+}
+
+fn flights(all: &[Sending]) -> Vec<String> {
+    let told = |one: &Sending| {
+        let (sent, of) = (u128::from(one.sent), u128::from(one.bytes.max(1)));
+        let percent = usize::try_from((sent * 100 / of).min(100)).unwrap_or(100);
+        let full = percent * BAR / 100;
+        let bar = format!("{}{}", "#".repeat(full), ".".repeat(BAR - full));
+        let (name, size) = (plain(&one.name), bytes(one.bytes));
+        format!("[{bar}] {percent:>3} % of {size}  {name}")
+    };
+    all.iter().map(told).collect()
+}
+
+fn sizes(status: &Status) -> [String; 4] {
     let wire = format!(
         "{} up, {} down, {} requests",
         bytes(status.sent_bytes),
@@ -83,11 +127,12 @@ fn sizes(status: &Status) -> [String; 3] {
         row("spool", &of(status.spool_bytes, status.spool_max)),
         row("cache", &of(status.cache_bytes, status.cache_max)),
         row("wire", &wire),
+        row("stale", &format!("{} answers", status.stale_answers)),
     ]
 }
 
 /// Why a drain did not end: one line.
-pub(super) fn left(status: &Status) -> String {
+pub(super) fn unsent(status: &Status) -> String {
     if let Some(first) = status.refused.first() {
         let more = status.refused.len() - 1;
         return format!(
@@ -104,12 +149,28 @@ pub(super) fn left(status: &Status) -> String {
     format!("not all is sent: {}; {why}", queue(status))
 }
 
+/// How far a drain is: one line.
+pub(super) fn progress(status: &Status) -> String {
+    let went: u64 = status.sending.iter().map(|one| one.sent).sum();
+    let left = bytes(status.pending_bytes.saturating_sub(went));
+    let (changes, files) = (status.pending, status.pending_files);
+    let mut line = format!("{changes} changes left, {files} of them files, {left}");
+    if status.rate > 0 {
+        line += &format!("; {}/s", bytes(status.rate));
+    }
+    if let Some(end) = status.eta_seconds {
+        line += &format!(", about {}", lasting(end));
+    }
+    line
+}
+
 fn queue(status: &Status) -> String {
     if status.pending == 0 {
         return "empty".into();
     }
     let oldest = status.oldest_seconds.map(lasting).unwrap_or_default();
     let (changes, size) = (status.pending, bytes(status.pending_bytes));
+    let size = format!("{} of them files, {size}", status.pending_files);
     if status.unmounted {
         return format!("{changes} changes, {size}, the oldest for {oldest} at least");
     }
@@ -180,6 +241,18 @@ mod tests {
             dir: "/mnt".into(),
             link: "up: last connected 3 s ago".into(),
             pending: 3,
+            pending_files: 2,
+            interface: Some("wwan0".into()),
+            addresses: vec!["10.0.0.1".into()],
+            lease_seconds: Some(3000),
+            rate: 512 << 10,
+            eta_seconds: Some(8),
+            sending: vec![Sending {
+                name: "d/f".into(),
+                bytes: 4 << 20,
+                sent: 2 << 20,
+            }],
+            stale_answers: 7,
             pending_bytes: 4_404_020,
             oldest_seconds: Some(600),
             in_flight: 1,
@@ -203,12 +276,12 @@ mod tests {
         let text = status(&spool);
         for part in [
             "not mounted",
-            "the oldest for 10 min at least",
+            "3 changes, 2 of them files, 4.2 MiB, the oldest for 10 min at least",
             "f.conflict",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        for part in ["wire", "cache", "link", "being sent"] {
+        for part in ["wire", "cache", "link", "lease", "being sent"] {
             assert!(!text.contains(part), "{part}: {text}");
         }
         spool.in_use = true;
@@ -220,7 +293,12 @@ mod tests {
         let text = status(&busy());
         for part in [
             "s3://bucket/pre at /mnt",
-            "3 changes, 4.2 MiB, the oldest for 10 min, 1 being sent",
+            "3 changes, 2 of them files, 4.2 MiB, the oldest for 10 min, 1 being sent",
+            "wwan0: 10.0.0.1",
+            "ends in 50 min",
+            "512.0 KiB/s up, all is sent in about 8 s",
+            "[##########..........]  50 % of 4.0 MiB  d/f",
+            "stale       7 answers",
             "SlowDown (4 s ago)",
             "0 B of 1.0 GiB",
         ] {
@@ -244,12 +322,12 @@ mod tests {
             text.contains("  identity    ap-northeast-1:0-1\n"),
             "{text}"
         );
-        assert!(stopped.in_trouble() && left(&stopped).contains("another one"));
+        assert!(stopped.in_trouble() && unsent(&stopped).contains("another one"));
     }
 
     #[test]
     fn what_is_left_is_told_in_one_line_with_its_reason() {
-        let line = left(&busy());
+        let line = unsent(&busy());
         assert!(
             line.contains("3 changes") && line.contains("SlowDown"),
             "{line}"
@@ -259,10 +337,18 @@ mod tests {
             name: "a\nb".into(),
             why: "AccessDenied".into(),
         }];
-        let line = left(&refused);
+        let line = unsent(&refused);
         assert!(
             line.contains("AccessDenied") && !line.contains('\n'),
             "{line}"
+        );
+    }
+
+    #[test]
+    fn a_drain_tells_what_is_left_and_how_long_that_takes() {
+        assert_eq!(
+            progress(&busy()),
+            "3 changes left, 2 of them files, 2.2 MiB; 512.0 KiB/s, about 8 s"
         );
     }
 

@@ -179,6 +179,8 @@ fn told(inspection: &Inspection) -> std::io::Result<Status> {
             });
         } else if !matches!(entry.want, Want::Open { .. }) {
             status.pending += 1;
+            let is_content = matches!(entry.want, Want::Object(_));
+            status.pending_files += u64::from(is_content && !key.is_dir());
             status.pending_bytes += entry.local_bytes();
         }
     }

@@ -180,6 +180,13 @@ impl Leases for Keeper {
         self.0.state.lock().failed = None;
         self.0.board.hurry();
     }
+
+    fn left(&self) -> Option<Duration> {
+        let now = self.0.clock.boot();
+        let state = self.0.state.lock();
+        let lease = state.lease.as_ref().filter(|lease| lease.holds(now));
+        lease.map(|lease| lease.left(now))
+    }
 }
 
 fn lost() -> CredsError {

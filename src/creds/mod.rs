@@ -19,6 +19,7 @@ mod words;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -141,4 +142,8 @@ pub trait Leases: Send + Sync + fmt::Debug {
     fn refused(&self, access_key_id: &str);
     /// The link is back: whoever asks next need not sit out the pause after the last failure.
     fn link_is_back(&self) {}
+    /// How long the lease that is given out holds; `None`: there is none. Nothing is asked for.
+    fn left(&self) -> Option<Duration> {
+        None
+    }
 }

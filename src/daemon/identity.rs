@@ -12,6 +12,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -168,6 +169,10 @@ impl Leases for Identity {
     fn link_is_back(&self) {
         self.doubts.store(true, Ordering::Relaxed);
         self.inner.link_is_back();
+    }
+
+    fn left(&self) -> Option<Duration> {
+        self.inner.left()
     }
 }
 

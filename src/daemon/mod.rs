@@ -20,6 +20,7 @@ mod service;
 mod status;
 mod supervise;
 mod time;
+mod told;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -45,7 +46,7 @@ pub use process::{harden, runtime, shut_down};
 pub use reach::reach;
 pub use registry::{find, is_mount, sockets};
 pub use service::run;
-pub use status::{LastError, Partial, Refused, Status, ago, lasting};
+pub use status::{LastError, Partial, Refused, Sending, Status, ago, lasting};
 pub use supervise::{in_background, supervise};
 
 /// How long the mountpoint may take to be looked at (it may lie on a network file system).
@@ -60,8 +61,6 @@ const LAST: Duration = Duration::from_secs(10);
 const SLACK: Duration = Duration::from_secs(10);
 /// Writes and closes that wait for the disk only.
 const DISK: Duration = Duration::from_secs(120);
-/// Names told in `status`.
-const NAMES_MAX: usize = 100;
 
 /// Why there is no mount: one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -341,66 +340,7 @@ struct Inner {
 #[async_trait]
 impl Knows for Inner {
     fn status(&self) -> Status {
-        let (queue, spool) = (self.drain.status(), self.core.log.spool());
-        let (spool_bytes, spool_max) = spool.usage();
-        let (cache_bytes, cache_max) = self.core.reader.cache_usage();
-        let wire = self.world.net.meter().totals();
-        let link = self.world.net.link();
-        let closed = status::Closed(self.world.closed.as_ref().map(Gate::standing));
-        let partial = |(name, bytes)| Partial { name, bytes };
-        Status {
-            source: self.source.clone(),
-            dir: self.dir.to_string_lossy().into_owned(),
-            pid: std::process::id(),
-            mounted_seconds: self.since.elapsed().as_secs(),
-            link: status::link_in_words(
-                self.interface.as_deref(),
-                link.state(),
-                &link.history(),
-                Instant::now(),
-            ),
-            pending: queue.waiting as u64,
-            pending_bytes: queue.waiting_bytes,
-            oldest_seconds: queue.oldest_age.map(|age| age.as_secs()),
-            in_flight: queue.in_flight as u64,
-            refused: queue
-                .refused
-                .into_iter()
-                .take(NAMES_MAX)
-                .map(|(name, why)| Refused { name, why })
-                .collect(),
-            last_error: queue.last_error.map(|(at, text)| LastError {
-                text,
-                seconds_ago: at.elapsed().unwrap_or_default().as_secs(),
-            }),
-            partials: spool
-                .partials()
-                .into_iter()
-                .take(NAMES_MAX)
-                .map(partial)
-                .collect(),
-            lost: self.core.lost.iter().take(NAMES_MAX).cloned().collect(),
-            set_aside: self.core.log.set_aside(),
-            spool_bytes,
-            spool_max,
-            cache_bytes,
-            cache_max,
-            sent_bytes: wire.up,
-            received_bytes: wire.down,
-            requests: self.world.counters.counts().total(),
-            spool: self.spool.to_string_lossy().into_owned(),
-            unmounted: false,
-            in_use: false,
-            conflicts: self.core.tree.pending(|all| {
-                let keys = all.conflicts(self.core.log.mount_id());
-                let keys = keys.into_iter().take(NAMES_MAX);
-                keys.map(ToString::to_string).collect()
-            }),
-            stale_answers: self.core.fs.stale_answers(),
-            identity: self.core.log.identity().map(|it| it.to_string()),
-            stopped: self.world.identity.stopped().or_else(|| closed.stops()),
-            closed: closed.to_string(),
-        }
+        told::status(self)
     }
 
     fn cancel(&self) -> usize {

@@ -80,6 +80,27 @@ pub struct Status {
     /// Whether the path is proven closed, in words; empty: nobody asks (`closed_check=off`).
     #[serde(default)]
     pub closed: String,
+    /// The interface everything goes through.
+    #[serde(default)]
+    pub interface: Option<String>,
+    /// The addresses it has now.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// How long the credentials hold; `None`: there are none just now.
+    #[serde(default)]
+    pub lease_seconds: Option<u64>,
+    /// Those of the pending changes that are contents of files.
+    #[serde(default)]
+    pub pending_files: u64,
+    /// Contents that are being sent.
+    #[serde(default)]
+    pub sending: Vec<Sending>,
+    /// Bytes that went up in a second, of late.
+    #[serde(default)]
+    pub rate: u64,
+    /// When all is sent, if that goes on as of late.
+    #[serde(default)]
+    pub eta_seconds: Option<u64>,
 }
 
 impl Status {
@@ -110,6 +131,24 @@ pub struct LastError {
     pub text: String,
     /// How long ago.
     pub seconds_ago: u64,
+}
+
+/// A content on its way to S3.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sending {
+    /// Its name below the mount.
+    pub name: String,
+    /// Bytes of it that go over the line.
+    pub bytes: u64,
+    /// Those that went.
+    pub sent: u64,
+}
+
+/// Seconds until `pending` bytes are sent, of which those of `sending` that went are gone already.
+pub(super) fn eta(pending: u64, sending: &[Sending], rate: u64) -> Option<u64> {
+    let went: u64 = sending.iter().map(|one| one.sent).sum();
+    let left = pending.saturating_sub(went);
+    (rate > 0 && pending > 0).then(|| left.div_ceil(rate.max(1)))
 }
 
 /// Bytes of a file that was never closed.
@@ -219,6 +258,19 @@ mod tests {
             "no answer just now: refused"
         );
         assert!(told(LinkState::Unknown, Some(now), Some(before)).starts_with("up"));
+    }
+
+    #[test]
+    fn the_end_is_told_from_what_is_left_and_the_speed_of_late() {
+        let sending = |sent| Sending {
+            name: "f".into(),
+            bytes: 600,
+            sent,
+        };
+        assert_eq!(eta(1000, &[sending(100), sending(400)], 10), Some(50));
+        assert_eq!(eta(1000, &[], 0), None, "nothing moves");
+        assert_eq!(eta(0, &[], 10), None, "nothing waits");
+        assert_eq!(eta(100, &[sending(600)], 7), Some(0));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::fail::Fail;
+use super::flights::Flights;
 use super::parts::{Half, left_behind};
 use super::pieces::Sizes;
 use super::plan::Job;
@@ -63,6 +64,7 @@ pub(super) struct Hands {
     pub(super) conflicts: AtomicU64,
     pub(super) resent: AtomicU64,
     pub(super) in_flight: AtomicUsize,
+    pub(super) flights: Flights,
     pub(super) last_error: Mutex<Option<(SystemTime, String)>>,
 }
 
@@ -87,6 +89,7 @@ impl Hands {
             conflicts: AtomicU64::new(0),
             resent: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
+            flights: Flights::default(),
             last_error: Mutex::default(),
         }
     }

@@ -6,10 +6,11 @@
 //! - while the bucket cannot be reached there is one probe at a time, ever more rarely.
 //!
 //! `plan` (with `waits`), `pieces`, `pace` and `conflict` are pure; `run` is the loop; `hands`,
-//! `send`, `parts`, `remove`, `markers` and `resolve` talk to the store.
+//! `send`, `parts`, `remove`, `markers` and `resolve` talk to the store; `flights` watches them.
 
 mod conflict;
 mod fail;
+mod flights;
 mod hands;
 mod markers;
 mod pace;
@@ -40,6 +41,7 @@ use crate::types::{ObjectKey, Sse, Want};
 use hands::Hands;
 
 pub use conflict::ConflictPolicy;
+pub use flights::Flight;
 pub use plan::Order;
 
 /// Settings.
@@ -124,10 +126,14 @@ impl Caps {
 pub struct DrainStatus {
     /// Changes that are to be sent, those in flight among them.
     pub waiting: usize,
+    /// Those of them that are contents of files.
+    pub waiting_files: usize,
     /// Bytes of them that are here only.
     pub waiting_bytes: u64,
     /// Jobs in flight.
     pub in_flight: usize,
+    /// The contents that are being sent.
+    pub flights: Vec<Flight>,
     /// Changes that S3 refuses for good: which, and why.
     pub refused: Vec<(String, String)>,
     /// How long the oldest of the waiting has waited.
@@ -221,6 +227,7 @@ impl Handle {
         let hands = &self.hands;
         let now = hands.tree.clock();
         let (mut waiting, mut waiting_bytes, mut oldest) = (0, 0, None);
+        let mut waiting_files = 0;
         let mut refused = Vec::new();
         hands.tree.pending(|all| {
             for (key, entry) in all.below("") {
@@ -228,6 +235,8 @@ impl Handle {
                     refused.push((key.to_string(), reason.to_string()));
                 } else if !matches!(entry.want, Want::Open { .. }) {
                     waiting += 1;
+                    let is_content = matches!(entry.want, Want::Object(_));
+                    waiting_files += usize::from(is_content && !key.is_dir());
                     waiting_bytes += entry.local_bytes();
                     oldest = oldest.max(Some(now.saturating_duration_since(entry.unsent_since)));
                 }
@@ -235,8 +244,10 @@ impl Handle {
         });
         DrainStatus {
             waiting,
+            waiting_files,
             waiting_bytes,
             in_flight: hands.in_flight.load(Ordering::Relaxed),
+            flights: hands.flights.now(),
             refused,
             oldest_age: oldest,
             last_error: hands.last_error.lock().clone(),

@@ -16,6 +16,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::conflict::Verdict;
 use super::fail::Fail;
+use super::flights::Underway;
 use super::hands::{Guard, Hands, Progress};
 use super::pieces::{Piece, share};
 use super::resolve::as_sent;
@@ -305,6 +306,8 @@ impl Hands {
     async fn missing_parts(&self, work: &Work, half: &mut Half) -> Result<bool, Fail> {
         let numbered = half.pieces.iter().zip(1u16..);
         let mut todo = numbered.filter(|(_, number)| !half.done.contains_key(number));
+        let (total, settled) = sizes(half);
+        let underway = self.flights.begin(&work.key, total, settled);
         let mut running = FuturesUnordered::new();
         let mut arrived = Vec::new();
         let mut end = Ok(true);
@@ -316,7 +319,7 @@ impl Hands {
                 if self.is_moot(work) {
                     end = Ok(false);
                 } else {
-                    running.push(self.part(work, &half.upload, number, piece));
+                    running.push(self.part(work, &half.upload, number, piece, &underway));
                 }
             }
             // Also after a failure what is in flight is waited for: it may be a part less to send.
@@ -338,6 +341,7 @@ impl Hands {
         upload: &UploadId,
         number: u16,
         piece: &Piece,
+        underway: &Underway<'_>,
     ) -> Result<PartDone, Fail> {
         match piece {
             Piece::Copy { object, range, len } => {
@@ -355,12 +359,16 @@ impl Hands {
             }
             Piece::Send { start, end } => {
                 let (payload, _fetched) = self.payload(&work.generation, *start, *end).await?;
+                let (payload, moving) = underway.watch(payload);
                 let sent = self
                     .store
                     .upload_part(&work.object, upload, number, &payload)
                     .await;
-                if sent.is_err() {
-                    self.resent.fetch_add(payload.len, Ordering::Relaxed);
+                match &sent {
+                    Ok(_) => moving.settled(payload.len),
+                    Err(_) => {
+                        self.resent.fetch_add(payload.len, Ordering::Relaxed);
+                    }
                 }
                 Ok(sent?)
             }
@@ -479,6 +487,20 @@ impl Hands {
             tracing::warn!(%error, "an upload that is not wanted any more could not be aborted");
         }
     }
+}
+
+/// Bytes of an upload that go over the line, and those of them that S3 has already.
+fn sizes(half: &Half) -> (u64, u64) {
+    let (mut total, mut settled) = (0, 0);
+    for (piece, number) in half.pieces.iter().zip(1u16..) {
+        if let Piece::Send { start, end } = piece {
+            total += end - start;
+            if half.done.contains_key(&number) {
+                settled += end - start;
+            }
+        }
+    }
+    (total, settled)
 }
 
 /// Parts as the log kept them.

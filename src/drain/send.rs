@@ -117,6 +117,8 @@ impl Hands {
         if !self.begin(&work.key, work.number).await? {
             return Ok(Progress::Again);
         }
+        let underway = self.flights.begin(&work.key, payload.len, 0);
+        let (payload, _moving) = underway.watch(payload);
         let put = self.store.put(&work.object, &payload, &headers, &when);
         let done = put.await;
         if done.is_err() {

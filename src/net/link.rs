@@ -142,6 +142,13 @@ impl Link {
         self.interface.as_deref()
     }
 
+    /// The addresses the interface has now; empty: none is named, or it has none.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let ground = self.interface().map(Ground::look).and_then(Result::ok);
+        ground.map_or_else(Vec::new, |ground| ground.addresses.into_iter().collect())
+    }
+
     /// What the kernel says now.
     #[must_use]
     pub fn state(&self) -> LinkState {

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hyper_util::client::legacy::connect::{Connected, Connection};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -24,6 +25,7 @@ pub struct Meter {
     connections: AtomicU64,
     /// Milliseconds from `started` to the last byte, plus one; 0: none yet.
     last: AtomicU64,
+    recent: Mutex<Recent>,
 }
 
 /// What a `Meter` has counted.
@@ -45,6 +47,7 @@ impl Default for Meter {
             down: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             last: AtomicU64::new(0),
+            recent: Mutex::default(),
         }
     }
 }
@@ -71,8 +74,16 @@ impl Meter {
         )
     }
 
+    /// Bytes that sockets took in a second, of late; 0: none.
+    #[must_use]
+    pub fn rate_up(&self) -> u64 {
+        self.recent.lock().rate(self.started.elapsed().as_secs())
+    }
+
     pub(super) fn sent(&self, bytes: usize) {
         self.up.fetch_add(bytes as u64, Ordering::Relaxed);
+        let second = self.started.elapsed().as_secs();
+        self.recent.lock().add(second, bytes as u64);
         self.touch(bytes);
     }
 
@@ -90,6 +101,36 @@ impl Meter {
             let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
             self.last.fetch_max(millis + 1, Ordering::Relaxed);
         }
+    }
+}
+
+/// So many seconds are of late. On a slow line a socket takes a buffer of many KiB at once and then
+/// nothing for seconds.
+const LATE: usize = 30;
+
+/// Bytes by the second, of the last ones.
+#[derive(Debug, Default)]
+struct Recent([(u64, u64); LATE]);
+
+impl Recent {
+    fn add(&mut self, second: u64, bytes: u64) {
+        let slots = LATE as u64;
+        let Ok(at) = usize::try_from(second % slots) else {
+            return;
+        };
+        match &mut self.0[at] {
+            (then, sum) if *then == second => *sum += bytes,
+            slot => *slot = (second, bytes),
+        }
+    }
+
+    /// From the first second of late in which something passed until now.
+    fn rate(&self, now: u64) -> u64 {
+        let is_late = |(then, bytes): &&(u64, u64)| *bytes > 0 && then + LATE as u64 > now;
+        let late = || self.0.iter().filter(is_late);
+        let first = late().map(|(then, _)| *then).min();
+        let bytes: u64 = late().map(|(_, bytes)| bytes).sum();
+        first.map_or(0, |first| bytes / (now - first + 1))
     }
 }
 
@@ -184,5 +225,26 @@ impl AsyncWrite for Metered {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_that_of_the_last_seconds_from_the_first_byte_of_them() {
+        let mut recent = Recent::default();
+        assert_eq!(recent.rate(5), 0);
+        recent.add(7, 400);
+        recent.add(7, 600);
+        assert_eq!(recent.rate(7), 1000, "one second");
+        assert_eq!(recent.rate(10), 250, "of four");
+        recent.add(30, 200);
+        assert_eq!(recent.rate(36), 1200 / 30);
+        assert_eq!(recent.rate(37), 200 / 8, "the first is no more of late");
+        recent.add(37, 80);
+        assert_eq!(recent.rate(37), 280 / 8, "in the place of the first");
+        assert_eq!(recent.rate(100), 0);
     }
 }

@@ -30,6 +30,7 @@ mod servers;
 mod service;
 mod shell;
 mod side_by_side;
+mod status;
 mod suites;
 mod topology;
 mod unclosed;

@@ -173,12 +173,16 @@ fn status_and_drain_know_their_mount() {
         parsed("export /mnt to a/b --remove"),
         Ok(export(Some("a/b"), true))
     );
-    let drain = |seconds| Command::Drain {
+    let drain = |seconds, progress| Command::Drain {
         dir: dir.clone(),
         timeout: Duration::from_secs(seconds),
+        progress,
     };
-    assert_eq!(parsed("drain /mnt"), Ok(drain(600)));
-    assert_eq!(parsed("drain /mnt --timeout 5s"), Ok(drain(5)));
+    assert_eq!(parsed("drain /mnt"), Ok(drain(600, false)));
+    assert_eq!(
+        parsed("drain /mnt --timeout 5s --progress"),
+        Ok(drain(5, true))
+    );
 }
 
 #[cfg(feature = "sim")]

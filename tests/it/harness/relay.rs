@@ -16,9 +16,11 @@ const REFUSE: u8 = 2;
 /// How often a held-back connection looks whether the link is up again.
 const LOOK: Duration = Duration::from_millis(20);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     mode: AtomicU8,
+    /// When so many bytes have gone up, it goes silent by itself.
+    enough: AtomicU64,
     up: AtomicU64,
     down: AtomicU64,
     connections: AtomicU64,
@@ -47,7 +49,13 @@ impl Relay {
     pub(crate) fn start(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port for the relay");
         let address = listener.local_addr().expect("the relay's address");
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            mode: AtomicU8::new(OPEN),
+            enough: AtomicU64::new(u64::MAX),
+            up: AtomicU64::new(0),
+            down: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+        });
         let relay = Self {
             address,
             shared: Arc::clone(&shared),
@@ -83,6 +91,12 @@ impl Relay {
     /// The link is down as a radio link is: everything is held back, nothing is answered.
     pub(crate) fn silence(&self) {
         self.shared.mode.store(SILENT, Ordering::SeqCst);
+    }
+
+    /// The same, by itself, as soon as `more` bytes have gone up.
+    pub(crate) fn silence_after(&self, more: u64) {
+        let up = self.shared.up.load(Ordering::SeqCst);
+        self.shared.enough.store(up + more, Ordering::SeqCst);
     }
 
     /// Every connection, old or new, is closed at once.
@@ -148,6 +162,10 @@ fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, counter: &AtomicU64) 
                 }
                 // Before it is passed on, so that whoever has the answer finds it counted.
                 counter.fetch_add(count as u64, Ordering::SeqCst);
+                if shared.up.load(Ordering::SeqCst) >= shared.enough.load(Ordering::SeqCst) {
+                    shared.enough.store(u64::MAX, Ordering::SeqCst);
+                    shared.mode.store(SILENT, Ordering::SeqCst);
+                }
                 if to.write_all(&buffer[..count]).is_err() {
                     break;
                 }
