@@ -9,6 +9,7 @@
 //! `send`, `parts`, `remove`, `markers` and `resolve` talk to the store; `flights` watches them.
 
 mod conflict;
+mod dead;
 mod fail;
 mod flights;
 mod hands;

@@ -31,6 +31,7 @@ use self::growth::{Published, due};
 pub(super) use self::markers::is_marker_removal;
 use self::removals::Batch;
 use self::turns::Turns;
+use super::dead::Dead;
 use super::waits::{Shared, Waits, staged};
 use crate::tree::{Pending, PendingMap};
 use crate::types::{Base, Extent, RelKey, Seq, Source, Want};
@@ -181,6 +182,8 @@ fn release(entry: &Pending, rules: &Rules) -> Option<Instant> {
 
 /// The plan.
 pub(super) fn plan(pending: &PendingMap, busy: &Busy, now: Instant, rules: &Rules) -> Plan {
+    let ordered = rules.order == Order::Dir;
+    let dead = Dead::of(pending, ordered);
     let mut scan = Scan {
         pending,
         busy,
@@ -190,7 +193,8 @@ pub(super) fn plan(pending: &PendingMap, busy: &Busy, now: Instant, rules: &Rule
         turns: Turns::of(busy, rules.order),
         shared: Shared::default(),
         growing: Vec::new(),
-        waits: Waits::of(pending, rules.order == Order::Dir),
+        waits: Waits::of(pending, ordered, &dead),
+        dead: &dead,
         taken: HashSet::new(),
         batch: Batch::default(),
         publishes: HashMap::new(),
@@ -232,6 +236,7 @@ struct Scan<'a> {
     /// What would be due, and waits to grow.
     growing: Vec<(&'a RelKey, &'a Pending)>,
     waits: Waits<'a>,
+    dead: &'a Dead<'a>,
     taken: HashSet<&'a RelKey>,
     batch: Batch<'a>,
     /// The last publish of each directory, as far as looked at.
@@ -249,7 +254,7 @@ impl<'a> Scan<'a> {
         if self.passed > LOOKAHEAD && (self.busy.jobs > 0 || !self.plan.jobs.is_empty()) {
             return false;
         }
-        if entry.dead.is_some() {
+        if self.dead.has(key, entry) {
             return true;
         }
         self.note_publish(key, entry);
@@ -466,7 +471,8 @@ impl<'a> Scan<'a> {
     fn is_parked(&self, key: &'a RelKey, entry: &'a Pending) -> bool {
         let is_stuck = |reader: &RelKey, entry: &Pending| {
             !self.is_busy(reader)
-                && (entry.dead.is_some() || (entry.held && due(entry, self.rules) > self.now))
+                && (self.dead.has(reader, entry)
+                    || (entry.held && due(entry, self.rules) > self.now))
         };
         self.waits.has_reader(key, entry, &is_stuck)
     }
@@ -519,10 +525,6 @@ fn is_batchable(entry: &Pending) -> bool {
         && entry.base != Base::Absent
         && !entry.begun
         && staged(entry).is_none()
-}
-
-fn is_at_rest(entry: &Pending) -> bool {
-    entry.dead.is_some() || entry.held || matches!(entry.want, Want::Open { .. })
 }
 
 #[cfg(test)]

@@ -128,6 +128,24 @@ async fn what_s3_refuses_is_parked_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
+async fn what_says_that_a_refused_file_is_done_is_not_seen_before_it() {
+    let world = World::new();
+    for at in ["x.csv", "x.done", "y.csv", "y.done"] {
+        world.write(at, b"1");
+    }
+    let denied = StoreError::AccessDenied("not yours".into());
+    world.fault.on(Op::Put, 1, Kind::Before(denied));
+    world.drained().await;
+    assert_eq!(world.twin.keys(), ["y.csv", "y.done"]);
+    assert_eq!(world.refused().len(), 1);
+    // Written anew it is sent, and what waited for it after that.
+    world.write("x.csv", b"2");
+    world.write("x.done", b"2");
+    world.drained().await;
+    assert_eq!(world.twin.keys(), ["x.csv", "x.done", "y.csv", "y.done"]);
+}
+
+#[tokio::test]
 async fn a_broken_upload_continues_with_the_parts_it_has() {
     let world = World::new();
     world.write_large("a", 40 * MIB);

@@ -6,6 +6,7 @@
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 
+use super::dead::Dead;
 use super::plan::is_marker_removal;
 use crate::seeded::{self, Bug};
 use crate::tree::{Pending, PendingMap};
@@ -105,6 +106,7 @@ type Readers<'a> = HashMap<&'a str, Vec<(&'a ETag, Vec<&'a RelKey>)>>;
 pub(super) struct Waits<'a> {
     pending: &'a PendingMap,
     ordered: bool,
+    dead: &'a Dead<'a>,
     readers: OnceCell<Readers<'a>>,
     turns: OnceCell<HashMap<&'a str, Vec<(Seq, &'a RelKey)>>>,
     shared: OnceCell<Shared<'a>>,
@@ -112,10 +114,11 @@ pub(super) struct Waits<'a> {
 
 impl<'a> Waits<'a> {
     /// `ordered`: publishes of one directory keep their order.
-    pub(super) fn of(pending: &'a PendingMap, ordered: bool) -> Self {
+    pub(super) fn of(pending: &'a PendingMap, ordered: bool, dead: &'a Dead<'a>) -> Self {
         Self {
             pending,
             ordered,
+            dead,
             readers: OnceCell::new(),
             turns: OnceCell::new(),
             shared: OnceCell::new(),
@@ -192,7 +195,7 @@ impl<'a> Waits<'a> {
             let unread = self.readers(key, entry).iter().copied();
             todo.extend(unread.filter(|reader| !is_in_hand(reader)));
             todo.extend(self.before_in_dir(key, entry.number));
-            let shared = self.shared.get_or_init(|| shared(self.pending));
+            let shared = self.shared.get_or_init(|| shared(self.pending, self.dead));
             todo.extend(shared.earlier(key, entry));
         }
         clear.extend(seen);
@@ -203,7 +206,7 @@ impl<'a> Waits<'a> {
         if !self.ordered {
             return None;
         }
-        let turns = self.turns.get_or_init(|| turns(self.pending));
+        let turns = self.turns.get_or_init(|| turns(self.pending, self.dead));
         let dir = turns.get(dir_of(key))?;
         let at = dir.partition_point(|(other, _)| *other < number);
         at.checked_sub(1).map(|before| dir[before].1)
@@ -237,11 +240,11 @@ fn readers(pending: &PendingMap) -> Readers<'_> {
     all
 }
 
-fn turns(pending: &PendingMap) -> HashMap<&str, Vec<(Seq, &RelKey)>> {
+fn turns<'a>(pending: &'a PendingMap, dead: &Dead<'a>) -> HashMap<&'a str, Vec<(Seq, &'a RelKey)>> {
     let mut all: HashMap<&str, Vec<_>> = HashMap::new();
     for (key, entry) in pending.in_order() {
         let is_open = matches!(entry.want, Want::Open { .. });
-        if entry.dead.is_none() && !is_open && !is_marker_removal(key, entry) {
+        if !dead.has(key, entry) && !is_open && !is_marker_removal(key, entry) {
             let dir = all.entry(dir_of(key)).or_default();
             dir.push((entry.number, key));
         }
@@ -249,10 +252,10 @@ fn turns(pending: &PendingMap) -> HashMap<&str, Vec<(Seq, &RelKey)>> {
     all
 }
 
-fn shared(pending: &PendingMap) -> Shared<'_> {
+fn shared<'a>(pending: &'a PendingMap, dead: &Dead<'a>) -> Shared<'a> {
     let mut all = Shared::default();
     for (key, entry) in pending.in_order() {
-        if entry.dead.is_none() && !entry.held {
+        if !dead.has(key, entry) && !entry.held {
             all.add(key, entry);
         }
     }

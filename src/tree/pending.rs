@@ -155,7 +155,7 @@ impl PendingMap {
 
     /// Whether S3 has refused one for good.
     #[must_use]
-    pub(super) fn has_dead(&self) -> bool {
+    pub fn has_dead(&self) -> bool {
         self.dead > 0
     }
 

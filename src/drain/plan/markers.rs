@@ -7,9 +7,7 @@
 //! - nobody waits for it before it is in flight (but what is wanted at its key next): no turn is
 //!   kept for it. So it may wait for higher numbers too.
 
-use super::{
-    Job, Pending, Readers, RelKey, Scan, Seq, Want, due, is_at_rest, is_batchable, is_nothing,
-};
+use super::{Job, Pending, Readers, RelKey, Scan, Seq, Want, due, is_batchable, is_nothing};
 
 /// Whether the marker of a directory is to go.
 pub(in crate::drain) fn is_marker_removal(key: &RelKey, entry: &Pending) -> bool {
@@ -69,8 +67,13 @@ impl<'a> Scan<'a> {
         let mut below = self.pending.below(key.as_str());
         let goes_first = |other: &RelKey, below: &Pending| {
             let goes_along = joins && self.taken.contains(other) && is_batchable(below);
-            is_nothing(entry) || !(goes_along || is_at_rest(below))
+            is_nothing(entry) || !(goes_along || self.is_at_rest(other, below))
         };
         below.any(|(other, below)| other != key && goes_first(other, below))
+    }
+
+    fn is_at_rest(&self, key: &RelKey, entry: &Pending) -> bool {
+        let is_open = matches!(entry.want, Want::Open { .. });
+        is_open || entry.held || self.dead.has(key, entry)
     }
 }

@@ -437,6 +437,26 @@ fn a_publish_in_flight_holds_back_its_directory_also_when_it_was_superseded() {
 }
 
 #[test]
+fn what_is_named_after_a_dead_file_waits_for_it_and_nothing_else_does() {
+    let mut scene = Scene::new();
+    let dead = scene.add("d/x.csv", 2, object(local(1, 9)), Base::Absent);
+    dead.dead = Some(Refusal::Denied("no".into()));
+    for (at, number) in [("d/x", 1), ("d/x.done", 3), ("d/y.done", 4), ("x.done", 5)] {
+        scene.add(at, number, object(local(number, 9)), Base::Absent);
+    }
+    assert_eq!(scene.jobs(), ["send d/x", "send x.done"]);
+    scene.pending.retain(|(at, _)| at.as_str() != "d/x");
+    assert_eq!(scene.jobs(), ["send d/y.done", "send x.done"]);
+    scene
+        .pending
+        .retain(|(at, _)| at.as_str() == "d/x.csv" || at.as_str() == "d/x.done");
+    let plan = scene.plan_at(10);
+    assert!(plan.jobs.is_empty() && plan.drained && plan.next.is_none());
+    scene.rules.order = Order::None;
+    assert_eq!(scene.jobs(), ["send d/x.done"]);
+}
+
+#[test]
 fn dead_and_held_changes_do_not_hold_back_their_directory() {
     let mut scene = Scene::new();
     let dead = scene.add("a", 1, object(local(1, 9)), Base::Absent);
