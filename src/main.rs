@@ -15,6 +15,7 @@ fn main() -> ExitCode {
             life,
         }) => cli::mount(&source, &dir, &given, life),
         Ok(Command::Status { dir, how }) => cli::status(&dir, how),
+        Ok(Command::Refresh { paths }) => cli::refresh(&paths),
         Ok(Command::Cancel { dir }) => cli::cancel(&dir),
         Ok(Command::Retry { dir }) => cli::retry(&dir),
         Ok(Command::Export {

@@ -8,6 +8,8 @@ use crate::daemon::{self, Ask, Say, Status};
 
 /// The daemon answers at once, or it hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A large directory on a slow link; the daemon gives up before.
+const REFRESH: Duration = Duration::from_secs(660);
 
 pub(super) fn status(dir: &Path) -> Result<Status, String> {
     match ask(dir, &Ask::Status, PATIENCE)? {
@@ -30,6 +32,15 @@ pub(super) fn drain(dir: &Path, timeout: Duration) -> Result<(), String> {
     match ask(dir, &Ask::Drain { timeout_ms }, timeout + PATIENCE)? {
         Say::Drained(status) if status.refused.is_empty() => Ok(()),
         Say::Drained(status) | Say::Left(status) => Err(show::unsent(&status)),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// The bucket was asked for `path`.
+pub(super) fn refresh(path: &Path) -> Result<(), String> {
+    let name = daemon::inside(path)?;
+    match ask(path, &Ask::Refresh { path: name }, REFRESH)? {
+        Say::Done => Ok(()),
         other => Err(unexpected(other)),
     }
 }

@@ -79,6 +79,11 @@ pub enum Command {
         /// As the option `log`.
         level: String,
     },
+    /// Ask the bucket for paths now.
+    Refresh {
+        /// In mounts.
+        paths: Vec<PathBuf>,
+    },
     /// End all waits for the bucket.
     Cancel {
         /// The mountpoint.
@@ -308,6 +313,12 @@ fn quiet_status(dir: &Path) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Has the bucket asked for each path now, whatever is known of it; exit 0: it answered for all.
+#[must_use]
+pub fn refresh(paths: &[PathBuf]) -> ExitCode {
+    done(paths.iter().try_for_each(|path| control::refresh(path)))
 }
 
 /// Changes what a mount logs, until its options are read again.

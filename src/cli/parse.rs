@@ -82,12 +82,10 @@ fn command(name: &str, matches: &ArgMatches) -> Result<Command, String> {
             remove: matches.get_flag("remove"),
         },
         "fetch" => Command::Fetch {
-            paths: matches
-                .get_many("PATH")
-                .into_iter()
-                .flatten()
-                .cloned()
-                .collect(),
+            paths: paths(matches, "PATH"),
+        },
+        "refresh" => Command::Refresh {
+            paths: paths(matches, "PATH"),
         },
         "drain" => Command::Drain {
             dir: dir(),
@@ -168,6 +166,11 @@ fn texts(matches: &ArgMatches, id: &str) -> Vec<String> {
         .collect()
 }
 
+fn paths(matches: &ArgMatches, id: &str) -> Vec<PathBuf> {
+    let all = matches.get_many(id).into_iter().flatten();
+    all.cloned().collect()
+}
+
 fn path(matches: &ArgMatches, id: &str) -> Option<PathBuf> {
     matches.get_one::<PathBuf>(id).cloned()
 }
@@ -242,13 +245,12 @@ pub(super) fn root() -> Clap {
         .subcommand(
             Clap::new("fetch")
                 .about("Brings files of a mount, and all below directories, into the cache")
-                .arg(
-                    Arg::new("PATH")
-                        .required(true)
-                        .num_args(1..)
-                        .value_parser(clap::value_parser!(PathBuf))
-                        .help("A file or directory in a mount"),
-                ),
+                .arg(several("A file or directory in a mount")),
+        )
+        .subcommand(
+            Clap::new("refresh")
+                .about("Asks the bucket for paths now, whatever is known of them and all below")
+                .arg(several("A file or directory in a mount")),
         )
         .subcommand(
             Clap::new("drain")
@@ -442,6 +444,14 @@ fn long(opt: &Opt) -> Arg {
 fn dir(help: &'static str) -> Arg {
     Arg::new("DIR")
         .required(true)
+        .value_parser(clap::value_parser!(PathBuf))
+        .help(help)
+}
+
+fn several(help: &'static str) -> Arg {
+    Arg::new("PATH")
+        .required(true)
+        .num_args(1..)
         .value_parser(clap::value_parser!(PathBuf))
         .help(help)
 }

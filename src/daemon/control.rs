@@ -6,6 +6,7 @@
 //! "cancel"                       -> {"cancelled":3}
 //! {"log_level":{"level":"debug"}} -> "done"
 //! "retry"                        -> {"retried":2}
+//! {"refresh":{"path":"a/b"}}      -> "done"
 //! {"discard":{"partials":[7],"aside":[]}} -> {"discarded":1}
 //! anything else                  -> {"error":"..."}
 //! ```
@@ -53,6 +54,11 @@ pub enum Ask {
     Cancel,
     /// Try again what S3 refused for good.
     Retry,
+    /// Ask the bucket for this now, whatever is known of it.
+    Refresh {
+        /// Below the mount, without a slash at either end; empty: the root.
+        path: String,
+    },
     /// Let go of what was never closed or could not be read.
     Discard {
         /// Data files under `partial/`.
@@ -100,6 +106,8 @@ pub(super) trait Knows: Send + Sync + 'static {
     fn cancel(&self) -> usize;
     /// Tries again what S3 refused for good; how many changes.
     async fn retry(&self) -> Result<usize, String>;
+    /// Asks the bucket for `path` now; in bounded time.
+    async fn refresh(&self, path: &str) -> Result<(), String>;
     /// Lets go of partials and of what was set aside; how many were there.
     async fn discard(&self, partials: &[u64], aside: &[String]) -> Result<usize, String>;
 }
@@ -187,6 +195,10 @@ async fn say(line: &str, who: &dyn Knows) -> Say {
         }
         Ok(Ask::Cancel) => Say::Cancelled(who.cancel()),
         Ok(Ask::Retry) => who.retry().await.map_or_else(Say::Error, Say::Retried),
+        Ok(Ask::Refresh { path }) => match who.refresh(&path).await {
+            Ok(()) => Say::Done,
+            Err(why) => Say::Error(why),
+        },
         Ok(Ask::Discard { partials, aside }) => {
             let gone = who.discard(&partials, &aside).await;
             gone.map_or_else(Say::Error, Say::Discarded)
@@ -253,6 +265,10 @@ mod tests {
         async fn retry(&self) -> Result<usize, String> {
             Ok(2)
         }
+        async fn refresh(&self, path: &str) -> Result<(), String> {
+            assert_eq!(path, "a/b");
+            Ok(())
+        }
         async fn discard(&self, partials: &[u64], aside: &[String]) -> Result<usize, String> {
             assert_eq!(
                 (partials, aside),
@@ -308,6 +324,12 @@ mod tests {
         };
         let said = asked(Fake { empty: true }, discard).await;
         assert_eq!(said, Say::Error("the disk".into()));
+    }
+
+    #[tokio::test]
+    async fn a_refresh_is_done_when_the_bucket_was_asked() {
+        let refresh = Ask::Refresh { path: "a/b".into() };
+        assert_eq!(asked(Fake { empty: true }, refresh).await, Say::Done);
     }
 
     #[tokio::test]

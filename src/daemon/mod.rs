@@ -33,8 +33,10 @@ use tokio::runtime::Handle;
 use crate::clock::believed::Believed;
 use crate::config::Config;
 use crate::drain;
+use crate::fs::FsError;
 use crate::fuse::{self, Deadlines, Left, MountError, Options, Session};
 use crate::store::closed::Closed as Gate;
+use crate::types::RelPath;
 use build::{Core, World};
 use check::Verdict;
 use control::{Control, Knows};
@@ -44,7 +46,7 @@ pub use credentials::credentials;
 pub use logging::{Sink, hold_log, log_to, release_log, set_level};
 pub use process::{harden, runtime, shut_down};
 pub use reach::reach;
-pub use registry::{find, is_mount, sockets};
+pub use registry::{find, inside, is_mount, sockets};
 pub use service::run;
 pub use status::{LastError, Partial, Refused, Sending, Status, ago, lasting};
 pub use supervise::{in_background, supervise};
@@ -61,6 +63,11 @@ const LAST: Duration = Duration::from_secs(10);
 const SLACK: Duration = Duration::from_secs(10);
 /// Writes and closes that wait for the disk only.
 const DISK: Duration = Duration::from_secs(120);
+
+/// A large directory on a slow link.
+const REFRESH: Duration = Duration::from_secs(600);
+const SILENT: &str = "the bucket is silent: what is known is still shown, and asked for anew when it answers; \
+                      `kryptonfs status` says how the link is";
 
 /// Why there is no mount: one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -352,6 +359,17 @@ impl Knows for Inner {
         // What the bucket refused it may take now, whatever rests.
         self.drain.wake();
         retried.map_err(|error| error.to_string())
+    }
+
+    async fn refresh(&self, path: &str) -> Result<(), String> {
+        let path = RelPath::new(path)
+            .map_err(|_| format!("{path:?} is no name in the mount: say it without . and .."))?;
+        let asked = tokio::time::timeout(REFRESH, self.core.fs.refresh(&path)).await;
+        match asked {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(FsError::Unreachable)) | Err(_) => Err(SILENT.into()),
+            Ok(Err(error)) => Err(format!("the bucket does not tell: {error:?}")),
+        }
     }
 
     async fn discard(&self, partials: &[u64], aside: &[String]) -> Result<usize, String> {

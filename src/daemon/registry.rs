@@ -92,6 +92,20 @@ fn socket_of(mount: &mounts::Mount) -> Result<Option<PathBuf>, String> {
     Ok(None)
 }
 
+/// The name of `path` in the mount that it is in; the mount itself, which may hang, is not asked.
+///
+/// # Errors
+/// One line.
+pub fn inside(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let all = mounts::ours().map_err(|error| format!("/proc cannot be read: {error}"))?;
+    let (mount, at) =
+        mounts::place(&all, path).ok_or_else(|| format!("{shown} is in no kryptonfs mount"))?;
+    let name = at.strip_prefix(&mount.dir).ok().and_then(Path::to_str);
+    let name = name.ok_or_else(|| format!("{shown}: names in the bucket are UTF-8"))?;
+    Ok(name.to_owned())
+}
+
 /// The socket of the mount that `dir` is at or in.
 ///
 /// # Errors

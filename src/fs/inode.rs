@@ -232,6 +232,22 @@ impl Table {
         std::iter::successors(above(node), |at| above(self.nodes.get(at)?)).any(|at| at == dir)
     }
 
+    /// The names of files that the kernel knows at and below a path.
+    pub(super) fn files_at_and_below(&self, path: &RelPath) -> Vec<(Ino, Name)> {
+        let mut top = Some(ROOT);
+        for name in path.as_str().split('/').filter(|name| !name.is_empty()) {
+            let name = Name::new(name).ok();
+            top = top.and_then(|parent| self.peek(parent, &name?));
+        }
+        let Some(top) = top else {
+            return Vec::new();
+        };
+        let files = self.nodes.iter().filter(|(ino, node)| {
+            node.kind != Kind::Dir && (**ino == top || self.is_below(node, top))
+        });
+        files.filter_map(|(_, node)| node.edge.clone()).collect()
+    }
+
     /// What the inode at a name is to stay when it loses that name next.
     pub(super) fn keep(&mut self, parent: Ino, name: &Name, orphan: Option<Orphan>) {
         let ino = self.peek(parent, name);

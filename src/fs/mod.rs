@@ -25,6 +25,7 @@ mod open;
 mod opener;
 mod paging;
 mod read;
+mod refresh;
 mod rename;
 mod seal;
 mod times;

@@ -45,15 +45,21 @@ pub fn containing<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
 /// and the folder it is in is resolved only if it is in no mount of ours.
 #[must_use]
 pub fn around<'a>(all: &'a [Mount], dir: &Path) -> Option<&'a Mount> {
+    place(all, dir).map(|(mount, _)| mount)
+}
+
+/// As `around`, and the absolute path by which `dir` is in it.
+#[must_use]
+pub fn place<'a>(all: &'a [Mount], dir: &Path) -> Option<(&'a Mount, PathBuf)> {
     let mut path = std::path::absolute(dir).ok()?;
     for _ in 0..LINKS_MAX {
         if let Some(mount) = containing(all, &path) {
-            return Some(mount);
+            return Some((mount, path));
         }
         let name = path.file_name()?.to_owned();
         let real = path.parent()?.canonicalize().ok()?.join(name);
         if let Some(mount) = containing(all, &real) {
-            return Some(mount);
+            return Some((mount, real));
         }
         let target = std::fs::read_link(&real).ok()?;
         path = real.parent()?.join(target);

@@ -232,6 +232,15 @@ impl Tree {
         }
     }
 
+    /// What is known of the bucket at and below `path` counts as old, so that whoever asks next has the
+    /// bucket asked.
+    pub fn doubt(&self, path: &RelPath) {
+        let old = now().checked_sub(self.ttl + std::time::Duration::from_secs(1));
+        if let Some(old) = old {
+            self.state.lock().remote.doubt(path, old);
+        }
+    }
+
     /// Awakes when something became pending, settled, or ready earlier than it was.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()

@@ -256,6 +256,28 @@ impl Remote {
         }
     }
 
+    /// What is at and below `path` is only known to have been so at `old`, or before.
+    pub(super) fn doubt(&mut self, path: &RelPath, old: Instant) {
+        if let (Some(parent), Some(name)) = (path.parent(), path.name())
+            && let Some(dir) = self.dirs.get_mut(&parent)
+        {
+            match dir.names.get_mut(&name) {
+                Some(slot) => slot.checked = slot.checked.min(old),
+                // Known to be absent by the listing, which is not doubted for the other names.
+                None if dir.listed.is_some() => self.edit(path, old, |_| {}),
+                None => {}
+            }
+        }
+        for (at, dir) in &mut self.dirs {
+            if at == path || at.is_within(path) {
+                dir.listed = dir.listed.map(|listed| listed.min(old));
+                for slot in dir.names.values_mut() {
+                    slot.checked = slot.checked.min(old);
+                }
+            }
+        }
+    }
+
     /// All is only known to have been so then.
     #[cfg(test)]
     pub(super) fn age(&mut self, to: Instant) {

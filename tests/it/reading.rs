@@ -4,3 +4,4 @@ mod bad_cache;
 mod bars;
 mod fetched;
 mod offline;
+mod refreshed;

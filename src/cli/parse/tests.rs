@@ -173,6 +173,8 @@ fn status_and_drain_know_their_mount() {
         parsed("export /mnt to a/b --remove"),
         Ok(export(Some("a/b"), true))
     );
+    let paths = vec![PathBuf::from("/mnt/a"), PathBuf::from("b")];
+    assert_eq!(parsed("refresh /mnt/a b"), Ok(Command::Refresh { paths }));
     let drain = |seconds, progress| Command::Drain {
         dir: dir.clone(),
         timeout: Duration::from_secs(seconds),
