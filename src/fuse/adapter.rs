@@ -255,7 +255,7 @@ impl Filesystem for Adapter {
                 let mode = mode & !umask;
                 fs.create(parent, &child, mode, flags, caller).await
             },
-            |fs, said| answer::created(fs, reply, said),
+            move |fs, said| answer::created(fs, reply, said, flags),
         );
     }
 

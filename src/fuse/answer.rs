@@ -13,6 +13,7 @@ use fuser::{
 
 use super::convert;
 use super::errno::errno;
+use super::mode::fopen;
 use super::serve::{Class, Serve};
 use crate::fs::{DirEntry, Fh, Fs, Opened, Result, Stat, StatFs};
 
@@ -66,7 +67,7 @@ pub(super) fn offset(reply: ReplyLseek, said: Result<i64>) {
 pub(super) fn opened(reply: ReplyOpen, said: Result<Opened>, flags: i32) {
     match said {
         Ok(opened) => {
-            let mut answer = fopen(opened);
+            let mut answer = fopen(flags, opened.keep_cache);
             answer.set(FopenFlags::FOPEN_NOFLUSH, convert::never_writes(flags));
             reply.opened(FileHandle(opened.fh.0), answer);
         }
@@ -81,24 +82,16 @@ pub(super) fn opened_dir(reply: ReplyOpen, said: Result<Fh>) {
     }
 }
 
-pub(super) fn created(fs: &Fs, reply: ReplyCreate, said: Result<(Stat, Opened)>) {
+pub(super) fn created(fs: &Fs, reply: ReplyCreate, said: Result<(Stat, Opened)>, flags: i32) {
     match said {
         Ok((stat, opened)) => reply.created(
             &fs.kernel_ttl(),
             &convert::attr(&stat),
             GENERATION,
             FileHandle(opened.fh.0),
-            fopen(opened),
+            fopen(flags, opened.keep_cache),
         ),
         Err(error) => reply.error(errno(&error)),
-    }
-}
-
-fn fopen(opened: Opened) -> FopenFlags {
-    if opened.keep_cache {
-        FopenFlags::FOPEN_KEEP_CACHE
-    } else {
-        FopenFlags::empty()
     }
 }
 
@@ -213,17 +206,5 @@ mod tests {
         assert_eq!(fitted(value(), 4), Fitted::Value(value()));
         assert_eq!(fitted(value(), 3), Fitted::TooLong);
         assert_eq!(fitted(Vec::new(), 5), Fitted::Value(Vec::new()));
-    }
-
-    #[test]
-    fn pages_are_kept_only_where_the_version_is_the_one_the_kernel_knows() {
-        let open = |keep_cache| {
-            fopen(Opened {
-                fh: Fh(1),
-                keep_cache,
-            })
-        };
-        assert_eq!(open(true), FopenFlags::FOPEN_KEEP_CACHE);
-        assert_eq!(open(false), FopenFlags::empty());
     }
 }

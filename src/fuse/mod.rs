@@ -13,6 +13,7 @@ mod answer;
 mod bare;
 mod convert;
 mod errno;
+mod mode;
 pub mod mounts;
 mod notify;
 mod serve;
