@@ -200,6 +200,13 @@ impl TestCloud {
         self.cloud().faults().add(fault);
     }
 
+    /// Requests of that operation are carried out after so long, from now on.
+    pub(crate) fn delay(&self, operation: &str, by: Duration) {
+        let by = u64::try_from(by.as_millis()).expect("not for ages");
+        let fault = Fault::every(operation, Action::Delay(by));
+        self.cloud().faults().add(fault);
+    }
+
     pub(crate) fn clear_faults(&self) {
         self.cloud().faults().clear();
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::harness::cloud::Delta;
@@ -136,4 +136,32 @@ fn a_thousand_cached_small_files_are_read_again_for_a_listing() {
     let depth = 2;
     assert!(again.all_requests() <= 1 + depth, "{again:?}");
     assert_eq!(again.data_down, 0, "{again:?}");
+}
+
+#[test]
+fn those_who_read_small_files_in_parallel_have_eight_requests_in_flight_at_least() {
+    let world = World::new(Server::Sim, "parallel");
+    world.cloud.load(&world.key("many/n"), 16);
+    let mount = world.spec().with("ttl", "1h").mount();
+    shell(mount.dir(), "ls many");
+    world.cloud.delay("GetObject", Duration::from_secs(300));
+    let before = world.cloud.counts();
+    let cat = |number: usize| {
+        let mut cat = Command::new("cat");
+        let path = mount.path(&format!("many/n{number:06}"));
+        let cat = cat.arg(path).stdout(Stdio::null()).stderr(Stdio::null());
+        cat.spawn().unwrap()
+    };
+    let readers: Vec<Child> = (0..16).map(cat).collect();
+    let what = "eight requests, of which none is answered";
+    let delta = eventually(what, Duration::from_secs(20), || {
+        let delta = world.cloud.counts().since(&before);
+        (delta.requests("GetObject") >= 8).then_some(delta)
+    });
+    assert_eq!(delta.data_down, 0, "{delta:?}");
+    drop(mount.kill());
+    for mut reader in readers {
+        assert!(!reader.wait().unwrap().success());
+    }
+    world.cloud.clear_faults();
 }
