@@ -3,5 +3,6 @@
 mod bad_cache;
 mod bars;
 mod fetched;
+mod history;
 mod offline;
 mod refreshed;
