@@ -234,6 +234,7 @@ fn mounted(source: &str, dir: &Path, given: &[Given], life: Life) -> Result<(), 
         Life::Foreground => Sink::Stderr,
         Life::Worker { .. } => Sink::System,
     };
+    daemon::log_names(config.log_names);
     daemon::log_to(sink, config.log_level);
     if sink == Sink::System || config.log_level <= LevelFilter::INFO {
         daemon::hold_log();

@@ -98,6 +98,10 @@ pub struct Config {
     pub public_probe: Option<String>,
     /// `log`.
     pub log_level: LevelFilter,
+    /// `log_paths`.
+    pub log_names: bool,
+    /// `metrics`; `None`: nobody reads any.
+    pub metrics: Option<PathBuf>,
 }
 
 /// What is needed to give credentials away.

@@ -231,7 +231,9 @@ pub static TABLE: &[Opt] = &[
     opt("sse_kms_key_id", Text, "", "the key for sse=aws:kms, if not the account's default"),
     opt("content_type", Word(&["auto", "none"]), "auto", "auto: new objects get a Content-Type by their name"),
 
-    opt("log", Word(&["off", "error", "warn", "info", "debug", "trace"]), "info", "what is written to stderr; object names only from debug on"),
+    opt("log", Word(&["off", "error", "warn", "info", "debug", "trace"]), "info", "what is written to stderr, or to the journal; object names only from debug on, but those of files that a crash broke off"),
+    opt("log_paths", Word(&["on", "off"]), "on", "off: no object name in the log, at any level"),
+    opt("metrics", Path, "", "write what `status` counts into this file each 15 s, as Prometheus text for node_exporter's textfile collector"),
 ];
 
 /// The option of that name; `-` and `_` are alike.

@@ -138,11 +138,12 @@ pub(super) fn core(config: &Config, world: &World) -> Result<Core, Failure> {
         lost,
     } = opened;
     for name in &partials {
-        tracing::warn!("not closed before the last end, its bytes are kept aside: {name}");
+        tracing::warn!(%name, "not closed before the last end, its bytes are kept aside");
     }
     for name in &lost {
         tracing::warn!(
-            "not closed before the last end, none of its bytes was on the device: {name}"
+            %name,
+            "not closed before the last end, none of its bytes was on the device"
         );
     }
     world.identity.opened(&log, &tree);

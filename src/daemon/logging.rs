@@ -1,39 +1,49 @@
-//! Where events go: stderr in the foreground, syslog (journald reads it as well) in the background.
+//! Where events go: stderr in the foreground, the system's log in the background, and journald itself
+//! where it is there, with a field for each.
 //!
 //! Invariants: only our own events are logged (those of the HTTP stack show signed headers); a mount
-//! that is refused says one line on stderr, whatever happened before; nobody waits for a log.
+//! that is refused says one line on stderr, whatever happened before; nobody waits for a log; what
+//! repeats itself is written ever more rarely (`again`).
 
-use std::io::{self, Write};
-use std::os::unix::net::UnixDatagram;
+mod again;
+mod sink;
+mod words;
+
+use std::io::{self, Write as _};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tracing::level_filters::LevelFilter;
-use tracing::{Level, Metadata, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry};
 
-/// Bytes of events that are held back.
-const HELD_MAX: usize = 64 << 10;
-/// Where syslog listens.
-const SYSLOG: &str = "/dev/log";
+use again::Again;
+use sink::Held;
+use words::Words;
 
 /// Where events go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sink {
     /// Lines on stderr.
     Stderr,
-    /// syslog, or else stderr.
+    /// The system's log, or else stderr.
     System,
 }
 
 /// Changes the level of a log that is set up.
 static LEVEL: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
+/// `log_paths=off`.
+static HIDE_NAMES: AtomicBool = AtomicBool::new(false);
+/// If the mount is refused, the refusal is the one line that is read.
+static HELD: Held = Held::new();
 
 fn ours(level: LevelFilter) -> Targets {
     Targets::new().with_target("kryptonfs", level)
@@ -42,9 +52,16 @@ fn ours(level: LevelFilter) -> Targets {
 /// Our own events of this level and above go to `sink`. The first call holds.
 pub fn log_to(sink: Sink, level: LevelFilter) {
     let (filter, handle) = reload::Layer::new(ours(level));
+    let lines = Lines {
+        sink: match sink {
+            Sink::System => sink::Sink::system(),
+            Sink::Stderr => sink::Sink::stderr(),
+        },
+        again: Mutex::default(),
+    };
     let set = tracing_subscriber::registry()
         .with(filter)
-        .with(lines(sink))
+        .with(lines)
         .try_init();
     if set.is_err() || LEVEL.set(handle).is_err() {
         tracing::debug!("the log is set up already");
@@ -62,142 +79,57 @@ pub fn set_level(level: LevelFilter) -> Result<(), String> {
         .map_err(|error| error.to_string())
 }
 
-fn lines<S>(sink: Sink) -> Box<dyn Layer<S> + Send + Sync>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-{
-    if sink == Sink::System
-        && let Ok(syslog) = Syslog::connect(SYSLOG)
-    {
-        return Box::new(
-            tracing_subscriber::fmt::layer()
-                .with_writer(syslog)
-                .with_target(false)
-                .with_ansi(false)
-                .with_level(false)
-                .without_time(),
-        );
-    }
-    Box::new(
-        tracing_subscriber::fmt::layer()
-            .with_writer(|| Stderr)
-            .with_target(false),
-    )
+/// Whether names of objects are in the log from now on, at any level.
+pub fn log_names(are_shown: bool) {
+    HIDE_NAMES.store(!are_shown, Ordering::Relaxed);
 }
 
-/// syslog of the old kind (RFC 3164, as its local socket takes it).
+/// Writes each event as a line.
 #[derive(Debug)]
-struct Syslog(UnixDatagram);
-
-impl Syslog {
-    fn connect(path: &str) -> io::Result<Self> {
-        let socket = UnixDatagram::unbound()?;
-        socket.connect(path)?;
-        socket.set_nonblocking(true)?;
-        Ok(Self(socket))
-    }
+struct Lines {
+    sink: sink::Sink,
+    again: Mutex<Again>,
 }
 
-impl<'a> MakeWriter<'a> for Syslog {
-    type Writer = SyslogLine<'a>;
-
-    fn make_writer(&'a self) -> Self::Writer {
-        SyslogLine {
-            socket: &self.0,
-            severity: 6,
+impl<S: Subscriber> Layer<S> for Lines {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let level = *event.metadata().level();
+        let mut words = Words::of(event, HIDE_NAMES.load(Ordering::Relaxed));
+        // Whoever asks for more wants all of it.
+        if level <= Level::INFO {
+            let judged = self.again.lock().judge(&words.line(), Instant::now());
+            match judged {
+                None => return,
+                Some(0) => {}
+                Some(left_out) => words.fields.push(("left_out", left_out.to_string())),
+            }
         }
-    }
-
-    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Self::Writer {
-        let severity = match *meta.level() {
-            Level::ERROR => 3,
-            Level::WARN => 4,
-            Level::INFO => 6,
-            _ => 7,
-        };
-        SyslogLine {
-            socket: &self.0,
-            severity,
-        }
+        self.sink.write(level, &words);
     }
 }
 
-/// One event on its way to syslog; each write of the formatter is a whole line.
-#[derive(Debug)]
-struct SyslogLine<'a> {
-    socket: &'a UnixDatagram,
-    severity: u8,
-}
-
-impl Write for SyslogLine<'_> {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // Facility 3: daemons.
-        let mut text = format!(
-            "<{}>kryptonfs[{}]: ",
-            24 + self.severity,
-            std::process::id()
-        )
-        .into_bytes();
-        text.extend_from_slice(line.trim_ascii_end());
-        self.socket.send(&text)?;
-        Ok(line.len())
+fn to_stderr(level: Level, words: &Words) {
+    let mut line = String::new();
+    if SystemTime.format_time(&mut Writer::new(&mut line)).is_err() {
+        line.clear();
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Events that wait for the mount to be made; `None`: they are written at once.
-static HELD: Mutex<Option<Vec<u8>>> = Mutex::new(None);
-
-/// Lines to stderr, when it is their time.
-#[derive(Debug)]
-struct Stderr;
-
-impl Write for Stderr {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match &mut *HELD.lock() {
-            Some(held) if held.len() + line.len() <= HELD_MAX => held.extend_from_slice(line),
-            Some(_) => {}
-            None => io::stderr().write_all(line)?,
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+    line += &format!(" {level:>5} {}\n", words.line());
+    if !HELD.takes(line.as_bytes()) {
+        // There is nobody who could be told.
+        let _lost = io::stderr().write_all(line.as_bytes());
     }
 }
 
 /// Holds events back: if the mount is refused, the refusal is the one line that is read.
 pub fn hold_log() {
-    HELD.lock().get_or_insert_default();
+    HELD.begin();
 }
 
 /// Writes what was held back, and all later events at once.
 pub fn release_log() {
-    if let Some(held) = HELD.lock().take()
+    if let Some(held) = HELD.end()
         && let Err(error) = io::stderr().write_all(&held)
     {
         tracing::debug!(%error, "nobody reads stderr");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_held_back_is_bounded_and_let_go() {
-        hold_log();
-        let line = [b'x'; 1000];
-        for _ in 0..HELD_MAX / line.len() + 5 {
-            Stderr.write_all(&line).unwrap();
-        }
-        let held = HELD.lock().take().unwrap();
-        assert_eq!(held.len(), HELD_MAX / line.len() * line.len());
-        release_log();
-        assert!(HELD.lock().is_none());
     }
 }

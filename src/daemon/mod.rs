@@ -12,6 +12,7 @@ mod credentials;
 mod identity;
 mod link;
 mod logging;
+mod metrics;
 mod notify;
 mod process;
 mod reach;
@@ -40,10 +41,11 @@ use crate::types::RelPath;
 use build::{Core, World};
 use check::Verdict;
 use control::{Control, Knows};
+use metrics::Metrics;
 
 pub use control::{Ask, Say, ask};
 pub use credentials::credentials;
-pub use logging::{Sink, hold_log, log_to, release_log, set_level};
+pub use logging::{Sink, hold_log, log_names, log_to, release_log, set_level};
 pub use process::{harden, runtime, shut_down};
 pub use reach::reach;
 pub use registry::{find, inside, is_mount, sockets};
@@ -182,9 +184,14 @@ impl Daemon {
                 |error| tracing::warn!(%error, "no control socket: status and drain will not work"),
             )
             .ok();
+        let metrics = config.metrics.map(|file| {
+            let told = Arc::clone(&inner);
+            Metrics::begin(file, move || told.status())
+        });
         Ok(Mounted {
             session,
             control,
+            metrics,
             inner,
             _watcher: watcher,
             time,
@@ -243,6 +250,7 @@ fn options(config: &Config, again: bool) -> Options {
 pub struct Mounted {
     session: Session,
     control: Option<Control>,
+    metrics: Option<Metrics>,
     inner: Arc<Inner>,
     _watcher: link::Watcher,
     time: time::Keeping,
@@ -282,7 +290,7 @@ impl Mounted {
     /// # Errors
     /// One line, if the mount could not be taken away or the log not be flushed.
     pub async fn unmount(mut self) -> Result<(), Failure> {
-        drop(self.control.take());
+        drop((self.control.take(), self.metrics.take()));
         let unmounted = self.session.unmount().await;
         if matches!(unmounted, Ok(Left::Nothing)) {
             let ended = tokio::time::timeout(REST, self.session.ended()).await;

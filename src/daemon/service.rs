@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! SIGTERM, SIGINT   unmount; what is unsent stays in the spool
-//! SIGHUP            read the options again; `log` is applied, all else with the next mount
+//! SIGHUP            read the options again; `log` and `log_paths` are applied, all else with the next mount
 //! ```
 
 use std::io::Write as _;
@@ -79,9 +79,14 @@ fn announce(mounted: &Mounted, life: Life) {
 }
 
 fn reload(reread: &impl Fn() -> Result<Config, String>) {
-    let done = reread().and_then(|config| logging::set_level(config.log_level));
+    let done = reread().and_then(|config| {
+        logging::log_names(config.log_names);
+        logging::set_level(config.log_level)
+    });
     match done {
-        Ok(()) => tracing::info!("options read again: log holds now, the others at the next mount"),
+        Ok(()) => tracing::info!(
+            "options read again: log and log_paths hold now, the others at the next mount"
+        ),
         Err(error) => tracing::error!(%error, "options cannot be read again; nothing is changed"),
     }
 }

@@ -83,6 +83,9 @@ pub struct Status {
     /// The interface everything goes through.
     #[serde(default)]
     pub interface: Option<String>,
+    /// Whether it is there and up; `None`: none is named, or the kernel does not say.
+    #[serde(default)]
+    pub link_up: Option<bool>,
     /// The addresses it has now.
     #[serde(default)]
     pub addresses: Vec<String>,

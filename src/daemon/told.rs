@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::status::{self, LastError, Partial, Refused, Sending, Status};
 use super::{Gate, Inner};
+use crate::net::LinkState;
 
 /// Names of a list.
 const NAMES_MAX: usize = 100;
@@ -41,6 +42,11 @@ fn tell_link(of: &Inner, told: &mut Status) {
         Instant::now(),
     );
     told.interface.clone_from(&of.interface);
+    told.link_up = match link.state() {
+        LinkState::Up => Some(true),
+        LinkState::Down | LinkState::Absent => Some(false),
+        LinkState::Unknown => None,
+    };
     told.addresses = link.addresses().iter().map(ToString::to_string).collect();
     told.lease_seconds = of.world.leases.left().map(|left| left.as_secs());
     told.stopped = of.world.identity.stopped().or_else(|| closed.stops());

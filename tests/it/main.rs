@@ -17,6 +17,7 @@ mod full;
 mod harness;
 mod identity;
 mod killed;
+mod logged;
 mod names;
 mod packaging;
 mod peers;
