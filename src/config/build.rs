@@ -374,7 +374,7 @@ fn drain_config(s: &Settings) -> Result<drain::Config, ConfigError> {
             Some("keep-both") => drain::ConflictPolicy::KeepBoth,
             _ => drain::ConflictPolicy::LastWriter,
         },
-        part_size: part_size.unwrap_or(drain::Config::default().part_size),
+        part_size,
         multipart_threshold,
         concurrency: usize::try_from(upload_concurrency).unwrap_or(1),
         storage_class: s.read("storage_class", text)?,

@@ -209,9 +209,9 @@ pub static TABLE: &[Opt] = &[
     opt("prefetch", Word(&["on", "off"]), "on", "on: fetch ahead of a sequential reader; off: only what is asked for"),
     opt("readahead_max", Size, "4MiB", "fetch at most so much ahead of a sequential reader"),
 
-    opt("part_size", SizeOrAuto, "auto", "size of the parts of multipart uploads"),
+    opt("part_size", SizeOrAuto, "auto", "size of the parts of multipart uploads; auto: by the link, 5MiB while it is slow"),
     opt("multipart_threshold", Size, "8MiB", "larger files are uploaded in parts"),
-    opt("upload_concurrency", Count, "4", "uploads at once"),
+    opt("upload_concurrency", Count, "4", "uploads at once, and parts on their way; one part while the link is slow"),
 
     opt("uid", User, "auto", "owner shown where the object does not say"),
     opt("gid", Group, "auto", "group shown where the object does not say"),

@@ -34,7 +34,7 @@ fn the_defaults_are_those_of_the_design() {
     assert!(!all.fs.close_uploaded);
     assert_eq!(all.drain.multipart_threshold, 8 << 20);
     assert_eq!(all.drain.linger, Duration::from_secs(2));
-    assert_eq!(all.drain.part_size, 8 << 20);
+    assert_eq!(all.drain.part_size, None);
     assert_eq!(all.log_level, LevelFilter::INFO);
     assert!(all.read.cache_max <= 1 << 30);
 }
@@ -65,7 +65,7 @@ fn options_reach_the_modules_they_are_for() {
     assert_eq!(all.drain.conflict, crate::drain::ConflictPolicy::KeepBoth);
     assert_eq!(all.drain.sse, Some(Sse::Kms(Some("k".into()))));
     assert_eq!(all.drain.storage_class.as_deref(), Some("STANDARD_IA"));
-    assert_eq!(all.drain.part_size, 16 << 20);
+    assert_eq!(all.drain.part_size, Some(16 << 20));
     assert_eq!(all.creds.mode, Mode::Tokens);
     assert_eq!(all.net.dns.len(), 2);
     assert_eq!(all.net.ntp, None);

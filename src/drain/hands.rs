@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::fail::Fail;
 use super::flights::Flights;
+use super::lanes::Lanes;
 use super::parts::{Half, left_behind};
 use super::pieces::Sizes;
 use super::plan::Job;
@@ -24,11 +25,14 @@ use crate::log::{Log, Record, Refusal, SentObject};
 use crate::read::Reader;
 use crate::seeded::{self, Bug};
 use crate::store::{ObjectStore, StoreError, UNMADE};
-use crate::tree::{Pending, Tree};
+use crate::tree::{Pending, Tree, Uploading};
 use crate::types::{
     Attrs, Base, Extents, Headers, ObjectKey, ObjectMeta, Precondition, RelKey, STAMP_KEY, Seq,
     Stamp,
 };
+
+/// What parts were planned with before the log told it.
+const UNTOLD: u64 = 8 << 20;
 
 /// How a job ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +65,8 @@ pub(super) struct Hands {
     pub(super) halves: Mutex<HashMap<RelKey, Half>>,
     /// One part at a time holds fetched bytes in memory.
     pub(super) fetching: Semaphore,
+    /// How fast the link is, and whose turn it is.
+    pub(super) lanes: Lanes,
     pub(super) conflicts: AtomicU64,
     pub(super) resent: AtomicU64,
     pub(super) in_flight: AtomicUsize,
@@ -77,6 +83,7 @@ impl Hands {
         config: Config,
     ) -> Self {
         let halves = Mutex::new(left_behind(&tree));
+        let lanes = Lanes::new(config.concurrency);
         Self {
             tree,
             log,
@@ -86,6 +93,7 @@ impl Hands {
             caps: Mutex::new(Caps::default()),
             halves,
             fetching: Semaphore::new(1),
+            lanes,
             conflicts: AtomicU64::new(0),
             resent: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
@@ -266,9 +274,16 @@ impl Hands {
         Ok(Progress::Settled)
     }
 
-    pub(super) fn sizes(&self) -> Sizes {
+    /// An upload that has begun is continued with parts as it was planned with.
+    pub(super) fn sizes(&self, pending: &Pending, len: u64) -> Sizes {
+        let begun = pending.uploading.as_ref();
+        let part = match (begun, self.config.part_size) {
+            (Some(Uploading { part, .. }), set) => part.or(set).unwrap_or(UNTOLD),
+            (None, Some(set)) => set,
+            (None, None) => self.lanes.part_size(len),
+        };
         Sizes {
-            part: self.config.part_size,
+            part,
             threshold: self.config.multipart_threshold,
         }
     }

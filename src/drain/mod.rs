@@ -13,6 +13,7 @@ mod dead;
 mod fail;
 mod flights;
 mod hands;
+mod lanes;
 mod markers;
 mod pace;
 mod parts;
@@ -59,11 +60,11 @@ pub struct Config {
     pub conflict: ConflictPolicy,
     /// What a writer holds open is sent after this long.
     pub upload_open: Duration,
-    /// Of parts, as long as 10,000 of them hold the file.
-    pub part_size: u64,
+    /// Of parts, as long as 10,000 of them hold the file. `None`: by the link and the file (`lanes`).
+    pub part_size: Option<u64>,
     /// What is longer goes in parts.
     pub multipart_threshold: u64,
-    /// At most so many changes are carried out at once.
+    /// At most so many changes are carried out at once, and so many parts are on their way.
     pub concurrency: usize,
     /// Of new objects; `None`: the bucket's.
     pub storage_class: Option<String>,
@@ -79,7 +80,7 @@ impl Default for Config {
             order: Order::default(),
             conflict: ConflictPolicy::default(),
             upload_open: Duration::from_secs(300),
-            part_size: 8 << 20,
+            part_size: None,
             multipart_threshold: 8 << 20,
             concurrency: 4,
             storage_class: None,

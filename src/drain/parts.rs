@@ -28,8 +28,6 @@ use crate::store::{PartDone, StoreError, UploadId};
 use crate::tree::{Pending, Tree};
 use crate::types::{Base, ETag, Headers, ObjectKey, RelKey, Seq, Want};
 
-/// Parts of one upload in flight.
-const AT_ONCE: usize = 2;
 /// Uploads that are remembered to be continued; one more is given up instead.
 const HALVES_MAX: usize = 16;
 
@@ -44,14 +42,22 @@ pub(super) struct Half {
     done: BTreeMap<u16, PartDone>,
 }
 
+/// What is to be sent.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) pieces: Vec<Piece>,
+    /// Bytes of a part, as they were cut.
+    pub(super) part: u64,
+}
+
 /// Those that earlier runs left.
 pub(super) fn left_behind(tree: &Tree) -> HashMap<RelKey, Half> {
     let half = |(key, entry): (&RelKey, &Pending)| {
-        let (number, upload) = entry.uploading.clone()?;
+        let begun = entry.uploading.clone()?;
         let half = Half {
-            number,
+            number: begun.number,
             object: key.into(),
-            upload: UploadId(upload.into()),
+            upload: UploadId(begun.upload.into()),
             pieces: Vec::new(),
             done: BTreeMap::new(),
         };
@@ -75,10 +81,10 @@ impl Hands {
         &self,
         work: &Work,
         headers: Headers,
-        pieces: Vec<Piece>,
+        plan: Planned,
         stage: bool,
     ) -> Result<Progress, Fail> {
-        let half = match self.upload(work, &headers, pieces).await? {
+        let half = match self.upload(work, &headers, plan).await? {
             Parts::All(half) => half,
             Parts::Moot => return Ok(Progress::Again),
             Parts::Lost => return self.after_lost(work).await,
@@ -244,16 +250,11 @@ impl Hands {
         Ok(())
     }
 
-    async fn upload(
-        &self,
-        work: &Work,
-        headers: &Headers,
-        pieces: Vec<Piece>,
-    ) -> Result<Parts, Fail> {
-        let mut half = match self.continued(work, &pieces).await {
+    async fn upload(&self, work: &Work, headers: &Headers, plan: Planned) -> Result<Parts, Fail> {
+        let mut half = match self.continued(work, &plan.pieces).await {
             Ok(Some(half)) => half,
             Ok(None) if !self.begin(&work.key, work.number).await? => return Ok(Parts::Moot),
-            Ok(None) => self.create(work, headers, pieces).await?,
+            Ok(None) => self.create(work, headers, plan).await?,
             Err(Fail::Store(StoreError::NoSuchUpload)) => return Ok(Parts::Lost),
             Err(fail) => return Err(fail),
         };
@@ -272,17 +273,16 @@ impl Hands {
     }
 
     /// Begins an upload, and makes sure that it is not forgotten.
-    async fn create(
-        &self,
-        work: &Work,
-        headers: &Headers,
-        pieces: Vec<Piece>,
-    ) -> Result<Half, Fail> {
+    async fn create(&self, work: &Work, headers: &Headers, plan: Planned) -> Result<Half, Fail> {
+        let Planned { pieces, part } = plan;
         let upload = self.store.create_multipart(&work.object, headers).await?;
-        let noted = self.tree.record(Record::Uploading {
+        let number = work.number;
+        let noted = self.tree.record(Record::UploadBegun {
             key: work.key.clone(),
-            number: work.number,
+            number,
             upload: upload.0.as_ref().to_owned(),
+            part,
+            stamp: number,
         });
         let noted = match noted {
             Ok(_) if seeded::is(Bug::UploadForgotten) => Ok(()),
@@ -302,17 +302,18 @@ impl Hands {
         })
     }
 
-    /// Sends what an upload lacks, `AT_ONCE` parts at a time. `false`: nobody wants it any more.
+    /// Sends what an upload lacks, as many parts at a time as have their turn. `false`: nobody wants it any more.
     async fn missing_parts(&self, work: &Work, half: &mut Half) -> Result<bool, Fail> {
         let numbered = half.pieces.iter().zip(1u16..);
         let mut todo = numbered.filter(|(_, number)| !half.done.contains_key(number));
         let (total, settled) = sizes(half);
         let underway = self.flights.begin(&work.key, total, settled);
+        let at_once = self.config.concurrency.max(1);
         let mut running = FuturesUnordered::new();
         let mut arrived = Vec::new();
         let mut end = Ok(true);
         loop {
-            while end == Ok(true) && running.len() < AT_ONCE {
+            while end == Ok(true) && running.len() < at_once {
                 let Some((piece, number)) = todo.next() else {
                     break;
                 };
@@ -324,7 +325,8 @@ impl Hands {
             }
             // Also after a failure what is in flight is waited for: it may be a part less to send.
             match running.next().await {
-                Some(Ok(part)) => arrived.push(part),
+                Some(Ok(Some(part))) => arrived.push(part),
+                Some(Ok(None)) => end = end.and(Ok(false)),
                 Some(Err(fail)) => end = Err(fail),
                 None => break,
             }
@@ -335,6 +337,7 @@ impl Hands {
         end
     }
 
+    /// `None`: when its turn came, nobody wanted it any more.
     async fn part(
         &self,
         work: &Work,
@@ -342,7 +345,7 @@ impl Hands {
         number: u16,
         piece: &Piece,
         underway: &Underway<'_>,
-    ) -> Result<PartDone, Fail> {
+    ) -> Result<Option<PartDone>, Fail> {
         match piece {
             Piece::Copy { object, range, len } => {
                 let (store, range) = (&self.store, range.clone());
@@ -355,22 +358,26 @@ impl Hands {
                 })?;
                 // S3 does not say how long it is: whoever completes would have to ask.
                 let size = done.size.or(Some(*len));
-                Ok(PartDone { size, ..done })
+                Ok(Some(PartDone { size, ..done }))
             }
             Piece::Send { start, end } => {
+                let _turn = self.lanes.turn(end - start).await;
+                if self.is_moot(work) {
+                    return Ok(None);
+                }
                 let (payload, _fetched) = self.payload(&work.generation, *start, *end).await?;
                 let (payload, moving) = underway.watch(payload);
-                let sent = self
+                let part = self
                     .store
-                    .upload_part(&work.object, upload, number, &payload)
-                    .await;
+                    .upload_part(&work.object, upload, number, &payload);
+                let sent = self.lanes.carry(payload.len, part).await;
                 match &sent {
                     Ok(_) => moving.settled(payload.len),
                     Err(_) => {
                         self.resent.fetch_add(payload.len, Ordering::Relaxed);
                     }
                 }
-                Ok(sent?)
+                Ok(Some(sent?))
             }
         }
     }

@@ -14,7 +14,7 @@ pub(super) const MIN_PART: u64 = 5 << 20;
 /// S3: the largest part, and the largest CopyObject.
 const MAX_PART: u64 = 5 << 30;
 /// S3: parts in one upload.
-const MAX_PARTS: usize = 10_000;
+pub(super) const MAX_PARTS: usize = 10_000;
 /// The largest copied part: a larger one may take longer than one request should.
 const MAX_COPY: u64 = 1 << 30;
 /// Sending so many bytes again is cheaper than the requests around a copied part.

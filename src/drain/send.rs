@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use super::conflict::Verdict;
 use super::fail::Fail;
 use super::hands::{Guard, Hands, Progress};
+use super::parts::Planned;
 use super::payload::{needs_fetch, payload};
-use super::pieces::{Facts, Shape, candidate, pieces};
+use super::pieces::{Facts, Shape, Sizes, candidate, pieces};
 use super::waits::staged;
 use crate::log::SentObject;
 use crate::store::{CopyRequest, Payload, StoreError};
@@ -99,14 +100,22 @@ impl Hands {
         };
         let is_new = work.pending.base == Base::Absent;
         let headers = self.dress(&attrs, work.number, is_new);
-        match self.shape(work, stage, copies).await? {
+        let sizes = self.sizes(&work.pending, work.generation.len);
+        match self.shape(work, stage, copies, &sizes).await? {
             Shape::Put => self.put(work, headers).await,
             Shape::CopySelf(version) => self.copy_self(work, version, headers).await,
-            Shape::Parts(pieces) => self.send_parts(work, headers, pieces, stage).await,
+            Shape::Parts(pieces) => {
+                let plan = Planned {
+                    pieces,
+                    part: sizes.part,
+                };
+                self.send_parts(work, headers, plan, stage).await
+            }
         }
     }
 
     async fn put(&self, work: &Work, headers: Headers) -> Result<Progress, Fail> {
+        let _turn = self.lanes.turn(work.generation.len).await;
         let when = match self.guard(&work.object, &work.pending.base).await? {
             Guard::When(when) => when,
             Guard::Met(met) => return self.resolve(work, met.map(|met| *met)).await,
@@ -120,7 +129,7 @@ impl Hands {
         let underway = self.flights.begin(&work.key, payload.len, 0);
         let (payload, _moving) = underway.watch(payload);
         let put = self.store.put(&work.object, &payload, &headers, &when);
-        let done = put.await;
+        let done = self.lanes.carry(payload.len, put).await;
         if done.is_err() {
             self.resent.fetch_add(payload.len, Ordering::Relaxed);
         }
@@ -209,7 +218,13 @@ impl Hands {
         self.reader.is_local(extents, 0, len)
     }
 
-    async fn shape(&self, work: &Work, stage: bool, copies: bool) -> Result<Shape, Fail> {
+    async fn shape(
+        &self,
+        work: &Work,
+        stage: bool,
+        copies: bool,
+        sizes: &Sizes,
+    ) -> Result<Shape, Fail> {
         let asked = match candidate(&work.generation) {
             Some(version) if self.known_size(version).is_none() => {
                 let met = self.ask(&version.key).await?;
@@ -232,7 +247,7 @@ impl Hands {
             staged: stage,
             copies,
         };
-        Ok(pieces(&work.generation, &facts, &self.sizes()))
+        Ok(pieces(&work.generation, &facts, sizes))
     }
 
     fn known_size(&self, version: &ObjectId) -> Option<u64> {

@@ -4,6 +4,7 @@
 mod conflicts;
 mod dirs;
 mod removals;
+mod uploads;
 mod world;
 
 use super::*;
@@ -146,92 +147,6 @@ async fn what_says_that_a_refused_file_is_done_is_not_seen_before_it() {
 }
 
 #[tokio::test]
-async fn a_broken_upload_continues_with_the_parts_it_has() {
-    let world = World::new();
-    world.write_large("a", 40 * MIB);
-    world.fault.on(Op::UploadPart, 3, Kind::Before(no_link()));
-    world.drained().await;
-    assert_eq!(world.bytes("a").len() as u64, 40 * MIB);
-    assert_eq!(world.count(Op::CreateMultipart), 1);
-    assert_eq!(world.count(Op::UploadPart), 5, "each part went once");
-    assert_eq!(world.drain.status().resent_bytes, 8 * MIB);
-    assert_eq!(world.twin.uploads(), 0);
-    assert_eq!(world.log.spool().files(), Vec::new());
-}
-
-/// Cut off with two of five parts in S3.
-async fn cut_off_in_mid_upload() -> World {
-    let world = World::gated(Op::UploadPart);
-    world.write_large("a", 40 * MIB);
-    world.log.flushed(world.tree.now()).await.unwrap();
-    world.drain.hurry();
-    world.gate.comes().await;
-    world.gate.comes().await;
-    world.gate.lets_pass(2);
-    // The next two are on their way when the first two have arrived.
-    world.gate.comes().await;
-    world.gate.comes().await;
-    assert_eq!(world.count(Op::UploadPart), 2);
-    let world = world.reboot().await;
-    assert_eq!(world.count(Op::UploadPart), 2);
-    world
-}
-
-#[tokio::test]
-async fn a_restart_in_mid_upload_sends_no_part_again_that_arrived() {
-    let world = cut_off_in_mid_upload().await;
-    world.drained().await;
-    assert_eq!(world.bytes("a").len() as u64, 40 * MIB);
-    assert_eq!(world.count(Op::CreateMultipart), 1);
-    assert_eq!(world.count(Op::ListParts), 1);
-    assert_eq!(world.count(Op::UploadPart), 5, "each part went once");
-    assert_eq!(world.twin.uploads(), 0);
-}
-
-#[tokio::test]
-async fn an_upload_that_a_restart_finds_unwanted_is_aborted() {
-    let world = cut_off_in_mid_upload().await;
-    assert_eq!(world.twin.uploads(), 1);
-    world.write("a", b"something else");
-    world.drained().await;
-    assert_eq!(world.bytes("a"), b"something else");
-    for _ in 0..600 {
-        if world.twin.uploads() == 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("the upload is left");
-}
-
-#[tokio::test]
-async fn a_part_that_is_not_what_would_be_sent_is_sent() {
-    let world = cut_off_in_mid_upload().await;
-    world.twin.spoil_parts();
-    world.drained().await;
-    let byte = |i: u64| u8::try_from(i % 251).unwrap();
-    assert!(world.bytes("a").into_iter().eq((0..40 * MIB).map(byte)));
-    assert_eq!(world.count(Op::UploadPart), 7);
-}
-
-#[tokio::test]
-async fn an_upload_that_broke_off_is_not_continued_with_other_bytes() {
-    let world = World::new();
-    world.write_large("a", 40 * MIB);
-    world.fault.on(Op::UploadPart, 3, Kind::Before(no_link()));
-    world.drain.hurry();
-    let mut failed = world.drain.answer.clone();
-    while world.drain.status().last_error.is_none() {
-        failed.changed().await.unwrap();
-    }
-    let len = usize::try_from(40 * MIB).unwrap();
-    world.write_spooled("a", &vec![7; len]);
-    world.drained().await;
-    assert!(world.bytes("a") == vec![7; len]);
-    assert_eq!(world.twin.uploads(), 0, "the broken one is aborted");
-}
-
-#[tokio::test]
 async fn a_number_that_a_power_cut_could_take_back_is_not_sent() {
     let world = World::gated(Op::Put);
     let before = world.log.disk().flushes();
@@ -240,23 +155,6 @@ async fn a_number_that_a_power_cut_could_take_back_is_not_sent() {
     world.gate.comes().await;
     assert!(world.log.disk().flushes() > before, "the record is flushed");
     world.gate.lets_pass(9);
-    world.drained().await;
-}
-
-#[tokio::test]
-async fn the_id_of_an_upload_is_durable_before_a_part_of_it_is_sent() {
-    let world = World::gated(Op::CreateMultipart);
-    world.write_large("a", 17 * MIB);
-    world.fault.on(Op::UploadPart, 1, Kind::Before(no_link()));
-    world.drain.hurry();
-    world.gate.comes().await;
-    let before = world.log.disk().flushes();
-    world.gate.lets_pass(9);
-    let mut failed = world.drain.answer.clone();
-    while world.drain.status().last_error.is_none() {
-        failed.changed().await.unwrap();
-    }
-    assert!(world.log.disk().flushes() > before);
     world.drained().await;
 }
 
@@ -285,40 +183,6 @@ async fn an_answer_from_before_a_file_was_sent_does_not_undo_it() {
     world.drained().await;
     asked.head(&key("a"), None);
     assert!(world.tree.known(&key("a")).is_some());
-}
-
-#[tokio::test]
-async fn a_lost_answer_to_complete_is_recognized() {
-    let world = World::new();
-    world.write_large("a", 17 * MIB);
-    world.fault.on(Op::Complete, 1, Kind::After(no_link()));
-    world.drained().await;
-    assert_eq!(world.count(Op::CreateMultipart), 1);
-    assert_eq!(world.count(Op::UploadPart), 3);
-    assert_eq!(world.drain.status().conflicts, 0);
-}
-
-#[tokio::test]
-async fn what_was_staged_before_a_reboot_only_wants_complete() {
-    let world = World::gated(Op::ListParts);
-    world.write_large("a", 17 * MIB);
-    let denied = Kind::Before(no_link());
-    world.fault.on(Op::Complete, 1, denied);
-    world.drain.hurry();
-    let mut changed = world.tree.changed();
-    let is_staged = |all: &crate::tree::PendingMap| {
-        all.get(&key("a"))
-            .is_some_and(|entry| entry.staged.is_some())
-    };
-    while !world.tree.pending(is_staged) || world.fault.pending() > 0 {
-        changed.changed().await.unwrap();
-    }
-    let world = world.reboot().await;
-    world.drained().await;
-    assert_eq!(world.bytes("a").len() as u64, 17 * MIB);
-    assert_eq!(world.count(Op::CreateMultipart), 1);
-    assert_eq!(world.count(Op::UploadPart), 3);
-    assert_eq!(world.twin.uploads(), 0);
 }
 
 #[tokio::test]
@@ -399,20 +263,6 @@ async fn unknown_attributes_are_those_of_the_version_it_was_built_on() {
     assert_eq!(headers.metadata["camera"], "7");
     let counts = world.twin.counts();
     assert_eq!((counts.total(), counts.of(Op::Head)), (5, 1), "{counts:?}");
-}
-
-#[tokio::test]
-async fn an_upload_that_nobody_wants_any_more_is_aborted() {
-    let world = World::gated(Op::UploadPart);
-    world.write_large("a", 40 * MIB);
-    world.drain.hurry();
-    world.gate.comes().await;
-    world.set("a", Want::Gone, &[]);
-    world.gate.lets_pass(99);
-    world.drained().await;
-    assert_eq!(world.twin.keys(), Vec::<String>::new());
-    assert_eq!(world.twin.uploads(), 0);
-    assert!(world.count(Op::UploadPart) <= 2, "only what was in flight");
 }
 
 #[tokio::test]

@@ -379,6 +379,7 @@ impl Unsent {
             | Record::Staged { .. }
             | Record::Dead { .. }
             | Record::Uploading { .. }
+            | Record::UploadBegun { .. }
             | Record::Retry
             | Record::Rerooted
             | Record::Draft { .. } => {}

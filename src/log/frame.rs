@@ -1,5 +1,5 @@
-//! The log's format, byte by byte. Version 3, frozen: a change of it is a new version.
-//! Versions 2 and 3 add kinds of records at the end of `Record`; older ones are read as they are.
+//! The log's format, byte by byte. Version 4, frozen: a change of it is a new version.
+//! Versions 2 to 4 add kinds of records at the end of `Record`; older ones are read as they are.
 //!
 //! The log is a row of segments, `log/NUMBER` (16 hex digits), read in order of number. Numbers of
 //! all are little-endian; all checksums are CRC-32C (iSCSI). A segment is a header, frames, and
@@ -60,7 +60,7 @@ use crate::seeded::{self, Bug};
 use crate::types::{FileNo, MountId, Seq};
 
 /// The version of the format written here.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 /// The oldest that is read.
 const OLDEST: u32 = 1;
 /// Bytes of a segment's header.

@@ -109,7 +109,7 @@ pub enum Record {
     Retry,
     /// The multipart upload that is to become generation `number` at `key` has begun. Flushed before
     /// its first part is sent: after a crash it is continued with the parts S3 has, or aborted.
-    /// Since version 2.
+    /// Since version 2; since version 4 `UploadBegun` says more.
     Uploading {
         /// Where.
         key: RelKey,
@@ -132,6 +132,19 @@ pub enum Record {
     /// The mount's root is another folder of the bucket from here on (another SIM's, `prefix=identity`): what
     /// the bucket held, and what was begun there, was in the one before. Since version 3.
     Rerooted,
+    /// As `Uploading`. Since version 4.
+    UploadBegun {
+        /// Where.
+        key: RelKey,
+        /// Which generation it is to become.
+        number: Seq,
+        /// The multipart upload.
+        upload: String,
+        /// Bytes of its parts, as they were planned: it is continued with such.
+        part: u64,
+        /// The number in its stamp, which is fixed when it begins.
+        stamp: Seq,
+    },
 }
 
 /// A version as a `Sent` record keeps it.

@@ -23,9 +23,9 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::kept::Kept;
-use super::pace::Pace;
 use super::{ReadError, blocking};
 use crate::cache::BLOCK;
+use crate::store::speed::Speed;
 use crate::store::{Download, ObjectStore, StoreError};
 use crate::types::{ObjectId, ObjectMeta};
 
@@ -57,7 +57,7 @@ pub(super) struct Flights {
     runs: Mutex<Runs>,
     pub(super) heard: Heard,
     pub(super) link: LinkDown,
-    pub(super) pace: Pace,
+    pub(super) speed: Speed,
 }
 
 /// Is told of an object's metadata.
@@ -140,7 +140,7 @@ impl Flights {
             runs: Mutex::default(),
             heard: Heard::default(),
             link: LinkDown::default(),
-            pace: Pace::default(),
+            speed: Speed::default(),
         }
     }
 
@@ -358,7 +358,7 @@ impl Flight {
             let text = "the link is down".into();
             return Err(Broken::Refused(StoreError::Link(text)));
         }
-        let _busy = self.flights.pace.busy();
+        let _busy = self.flights.speed.busy();
         let asked = *at * BLOCK..end * BLOCK;
         let store = &self.flights.store;
         let (key, etag) = (&self.object.key, &self.object.etag);
@@ -408,7 +408,7 @@ impl Flight {
         let next = tokio::time::timeout(self.flights.timeout, download.body.next()).await;
         let next = next.map_err(|_| StoreError::Deadline)?.transpose()?;
         if let Some(bytes) = &next {
-            self.flights.pace.brought(bytes.len());
+            self.flights.speed.carried(bytes.len() as u64);
         }
         Ok(next)
     }

@@ -17,7 +17,6 @@
 mod adopt;
 mod flight;
 mod kept;
-mod pace;
 mod window;
 
 use std::collections::VecDeque;
@@ -325,7 +324,7 @@ impl Reader {
     }
 
     fn ahead(&self, extents: &Extents, len: u64, read: &Range<u64>, window: &Window) -> Ahead {
-        let max = earned(self.readahead_max, self.flights.pace.rate());
+        let max = earned(self.readahead_max, self.flights.speed.rate());
         let max = if self.kept.stores() {
             max
         } else {

@@ -18,6 +18,7 @@ pub mod prefix;
 pub mod retry;
 pub mod rooted;
 pub mod s3;
+pub mod speed;
 pub mod twin;
 
 use std::fmt;

@@ -142,16 +142,8 @@ impl Tree {
                 Vec::new(),
             ));
         }
-        if let Some((number, upload)) = entry.uploading.clone() {
-            let key = key.clone();
-            records.push((
-                Record::Uploading {
-                    key,
-                    number,
-                    upload,
-                },
-                Vec::new(),
-            ));
+        if let Some(begun) = entry.uploading.clone() {
+            records.push((begun.record(key.clone()), Vec::new()));
         }
         if let Some((number, upload, parts)) = entry.staged.clone() {
             let key = key.clone();

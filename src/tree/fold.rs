@@ -14,7 +14,7 @@ use crate::types::{
 };
 
 use super::memory::Memory;
-use super::pending::{Pending, PendingMap};
+use super::pending::{Pending, PendingMap, Uploading};
 use super::remote::{Known, Remote};
 use super::sources::Sources;
 
@@ -86,7 +86,7 @@ impl State {
             } => {
                 self.begin(&key, number);
                 self.pending.edit(&key, |entry| {
-                    entry.uploading.take_if(|(begun, _)| *begun == number);
+                    entry.uploading.take_if(|begun| begun.number == number);
                     entry.staged = Some((number, upload, parts));
                 });
             }
@@ -94,9 +94,36 @@ impl State {
                 key,
                 number,
                 upload,
-            } => self
-                .pending
-                .edit(&key, |entry| entry.uploading = Some((number, upload))),
+            } => {
+                let (part, stamp) = (None, number);
+                self.uploading(
+                    &key,
+                    Uploading {
+                        number,
+                        upload,
+                        part,
+                        stamp,
+                    },
+                );
+            }
+            Record::UploadBegun {
+                key,
+                number,
+                upload,
+                part,
+                stamp,
+            } => {
+                let part = Some(part);
+                self.uploading(
+                    &key,
+                    Uploading {
+                        number,
+                        upload,
+                        part,
+                        stamp,
+                    },
+                );
+            }
             Record::Sent {
                 key,
                 number,
@@ -254,7 +281,7 @@ impl State {
                 // What was unsent before went with this one.
                 entry.unsent_since = entry.since;
                 entry.staged.take_if(|(staged, ..)| *staged <= number);
-                entry.uploading.take_if(|(begun, _)| *begun <= number);
+                entry.uploading.take_if(|begun| begun.number <= number);
             });
             self.sources.begun(key, number)
         };
@@ -262,6 +289,11 @@ impl State {
         if let Some(generation) = generation {
             self.moved(&generation, &id, is_staged);
         }
+    }
+
+    fn uploading(&mut self, key: &RelKey, begun: Uploading) {
+        self.pending
+            .edit(key, |entry| entry.uploading = Some(begun));
     }
 
     /// A request for `number` was sent: its answer may come when it is superseded.

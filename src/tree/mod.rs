@@ -45,7 +45,7 @@ pub use inspect::{Inspection, Place, Unclosed, is_spool};
 pub use large::NAMES_MAX;
 use listings::Listings;
 use memory::Memory;
-pub use pending::{Pending, PendingMap, Staged};
+pub use pending::{Pending, PendingMap, Staged, Uploading};
 pub use remote::Known;
 pub use view::{Content, Freshness, Node, Seen, View};
 

@@ -9,11 +9,24 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::log::Refusal;
+use crate::log::{Record, Refusal};
 use crate::types::{Base, Extent, FileNo, Generation, MountId, RelKey, Seq, Source, Want};
 
 /// Number of the generation, upload id, (number, ETag) of each part.
 pub type Staged = (Seq, String, Vec<(u16, String)>);
+
+/// A multipart upload that has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uploading {
+    /// Which generation it is to become.
+    pub number: Seq,
+    /// S3's id of it.
+    pub upload: String,
+    /// Bytes of its parts, if it is known how they were planned.
+    pub part: Option<u64>,
+    /// The number in its stamp.
+    pub stamp: Seq,
+}
 
 /// One pending change.
 #[derive(Clone, Debug)]
@@ -43,12 +56,39 @@ pub struct Pending {
     pub begun: bool,
     /// Parts that are in S3 and only want Complete.
     pub staged: Option<Staged>,
-    /// An upload for this key that was begun and not staged: for which generation, and its id.
-    pub uploading: Option<(Seq, String)>,
+    /// An upload for this key that was begun and not staged.
+    pub uploading: Option<Uploading>,
     /// S3 refused it for good.
     pub dead: Option<Refusal>,
     /// An `Open` that took the place of a removal not yet carried out: what a crash leaves of it.
     pub over_gone: bool,
+}
+
+impl Uploading {
+    /// The record that says so.
+    #[must_use]
+    pub fn record(self, key: RelKey) -> Record {
+        let Self {
+            number,
+            upload,
+            part,
+            stamp,
+        } = self;
+        match part {
+            Some(part) => Record::UploadBegun {
+                key,
+                number,
+                upload,
+                part,
+                stamp,
+            },
+            None => Record::Uploading {
+                key,
+                number,
+                upload,
+            },
+        }
+    }
 }
 
 impl Pending {

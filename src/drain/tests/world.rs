@@ -46,6 +46,11 @@ impl Gate {
         self.came.acquire().await.unwrap().forget();
     }
 
+    /// Whether one came that nobody asked about yet.
+    pub(super) fn has_come(&self) -> bool {
+        self.came.available_permits() > 0
+    }
+
     pub(super) fn lets_pass(&self, requests: usize) {
         self.may_pass.add_permits(requests);
     }
@@ -58,7 +63,7 @@ pub(super) struct World {
     pub(super) tree: Arc<Tree>,
     pub(super) log: Arc<Log>,
     pub(super) drain: Handle,
-    settings: Config,
+    pub(super) settings: Config,
     dir: tempfile::TempDir,
 }
 
@@ -137,12 +142,23 @@ impl World {
 
     pub(super) fn with(op: Op, conflict: ConflictPolicy) -> Self {
         let settings = Config {
-            linger: Duration::from_secs(3600),
             conflict,
-            ..Config::default()
+            ..Self::settings()
         };
+        Self::of(op, settings)
+    }
+
+    pub(super) fn of(op: Op, settings: Config) -> Self {
         let dir = tempfile::tempdir().unwrap();
         start(&Twin::new(), op, &settings, dir)
+    }
+
+    pub(super) fn settings() -> Config {
+        Config {
+            linger: Duration::from_secs(3600),
+            part_size: Some(8 * MIB),
+            ..Config::default()
+        }
     }
 
     pub(super) async fn reboot(self) -> Self {

@@ -52,7 +52,7 @@ fn the_format_is_frozen() {
     // Computed by an independent program from the description in the module's header.
     assert_eq!(
         hex(&header().encode()),
-        "4b46534c4f470d0a03000000d7a2cfec0300000000000000edfe000000000000\
+        "4b46534c4f470d0a040000001d1acff50300000000000000edfe000000000000\
          efcdab896745230107000000000000000600000000000000010000008b50b606"
     );
     let mut frame = Unplaced::new(b"record", b"inline!").unwrap();

@@ -1,8 +1,9 @@
-//! What the link brings: bytes a second, measured while data is on its way to us, never by sending
-//! anything for it.
+//! What the link carries in one direction: bytes a second, measured while data is on its way, never
+//! by sending anything for it.
 //!
-//! Time counts while at least one request for data is under way, its wait for the first byte too:
-//! what is measured is what a reader gets, not what the radio could do.
+//! Time counts while at least one request that carries data is under way, its wait for the first byte
+//! (or, on the way up, for the answer) too: what is measured is what a reader or a writer gets, not
+//! what the radio could do.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ const MEASURE: Duration = Duration::from_millis(500);
 
 /// The measurement that goes on, and the result of those before.
 #[derive(Debug, Default)]
-pub(super) struct Pace(Mutex<Measure>);
+pub struct Speed(Mutex<Measure>);
 
 /// Guarded by a leaf lock.
 #[derive(Debug, Default)]
@@ -29,7 +30,7 @@ struct Measure {
 
 /// A request for data is under way.
 #[derive(Debug)]
-pub(super) struct Busy<'a>(&'a Pace);
+pub struct Busy<'a>(&'a Speed);
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
@@ -37,18 +38,25 @@ impl Drop for Busy<'_> {
     }
 }
 
-impl Pace {
-    pub(super) fn busy(&self) -> Busy<'_> {
+impl Speed {
+    /// A request that carries data begins; it ends when this is dropped.
+    pub fn busy(&self) -> Busy<'_> {
         self.0.lock().begins(Instant::now());
         Busy(self)
     }
 
-    pub(super) fn brought(&self, bytes: usize) {
-        self.0.lock().brought(bytes as u64, Instant::now());
+    /// So many bytes arrived, here or there.
+    pub fn carried(&self, bytes: u64) {
+        self.0.lock().carried(bytes, Instant::now());
+    }
+
+    /// The request under way failed: what it took tells nothing of the link.
+    pub fn failed(&self) {
+        self.0.lock().void();
     }
 
     /// Bytes a second; `None` before the first measurement.
-    pub(super) fn rate(&self) -> Option<u64> {
+    pub fn rate(&self) -> Option<u64> {
         self.0.lock().rate
     }
 }
@@ -64,7 +72,7 @@ impl Measure {
         self.busy -= 1;
     }
 
-    fn brought(&mut self, bytes: u64, now: Instant) {
+    fn carried(&mut self, bytes: u64, now: Instant) {
         self.bytes += bytes;
         self.tick(now);
         if self.lasted < MEASURE {
@@ -74,6 +82,10 @@ impl Measure {
         let rate = self.bytes.saturating_mul(1000) / millis.max(1);
         // Half of the new: a link changes, and one measurement is a rough one.
         self.rate = Some(self.rate.map_or(rate, |old| old / 2 + rate / 2));
+        (self.lasted, self.bytes) = (Duration::ZERO, 0);
+    }
+
+    fn void(&mut self) {
         (self.lasted, self.bytes) = (Duration::ZERO, 0);
     }
 
@@ -95,11 +107,11 @@ mod tests {
     fn only_busy_time_counts() {
         let (mut measure, start) = (Measure::default(), Instant::now());
         measure.begins(start);
-        measure.brought(1000, start + SECOND / 4);
+        measure.carried(1000, start + SECOND / 4);
         measure.ends(start + SECOND / 4);
         assert_eq!(measure.rate, None, "too short to tell");
         measure.begins(start + SECOND * 100);
-        measure.brought(1000, start + SECOND * 100 + SECOND / 4);
+        measure.carried(1000, start + SECOND * 100 + SECOND / 4);
         assert_eq!(measure.rate, Some(4000));
     }
 
@@ -108,8 +120,8 @@ mod tests {
         let (mut measure, start) = (Measure::default(), Instant::now());
         measure.begins(start);
         measure.begins(start);
-        measure.brought(500, start + SECOND / 3);
-        measure.brought(500, start + SECOND);
+        measure.carried(500, start + SECOND / 3);
+        measure.carried(500, start + SECOND);
         assert_eq!(measure.rate, Some(1000));
     }
 
@@ -117,9 +129,9 @@ mod tests {
     fn a_link_that_changes_is_followed() {
         let (mut measure, start) = (Measure::default(), Instant::now());
         measure.begins(start);
-        measure.brought(1_000_000, start + SECOND);
+        measure.carried(1_000_000, start + SECOND);
         for n in 2..12 {
-            measure.brought(4000, start + SECOND * n);
+            measure.carried(4000, start + SECOND * n);
         }
         assert!((4000..6000).contains(&measure.rate.unwrap()), "{measure:?}");
     }
