@@ -6,18 +6,18 @@
 //! - a sent generation enters the cache before `Sent` is recorded, and the record after which
 //!   nothing names a spool file is flushed before the file is removed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::fail::Fail;
 use super::flights::Flights;
+use super::halves::{Half, left_behind};
 use super::lanes::Lanes;
-use super::parts::{Half, left_behind};
 use super::pieces::Sizes;
 use super::plan::Job;
 use super::{Caps, Config};
@@ -27,8 +27,8 @@ use crate::seeded::{self, Bug};
 use crate::store::{ObjectStore, StoreError, UNMADE};
 use crate::tree::{Pending, Tree, Uploading};
 use crate::types::{
-    Attrs, Base, Extents, Headers, ObjectKey, ObjectMeta, Precondition, RelKey, STAMP_KEY, Seq,
-    Stamp,
+    Attrs, Base, Extents, FileNo, Headers, ObjectKey, ObjectMeta, Precondition, RelKey, STAMP_KEY,
+    Seq, Stamp,
 };
 
 /// What parts were planned with before the log told it.
@@ -67,6 +67,12 @@ pub(super) struct Hands {
     pub(super) fetching: Semaphore,
     /// How fast the link is, and whose turn it is.
     pub(super) lanes: Lanes,
+    /// Directories where what was sent before it was closed turned out to be for nothing.
+    pub(super) wasteful: Mutex<HashSet<String>>,
+    /// Data files of which nothing is sent early any more: S3 did not know their upload.
+    pub(super) spent: Mutex<HashSet<FileNo>>,
+    /// When an upload could not be aborted.
+    pub(super) abort_failed: Mutex<Option<Instant>>,
     pub(super) conflicts: AtomicU64,
     pub(super) resent: AtomicU64,
     pub(super) in_flight: AtomicUsize,
@@ -94,6 +100,9 @@ impl Hands {
             halves,
             fetching: Semaphore::new(1),
             lanes,
+            wasteful: Mutex::default(),
+            spent: Mutex::default(),
+            abort_failed: Mutex::default(),
             conflicts: AtomicU64::new(0),
             resent: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
@@ -110,6 +119,7 @@ impl Hands {
             Job::Finish { key, number } => self.finish_older(key, *number).await,
             Job::Remove { key, number } => self.remove(key, *number).await,
             Job::RemoveBatch(all) => self.remove_batch(all).await,
+            Job::Ahead { key, number } => self.send_ahead(key, *number).await,
             Job::Drop { key, number } => self.drop_change(key, *number),
         };
         match (done, job) {
@@ -274,13 +284,18 @@ impl Hands {
         Ok(Progress::Settled)
     }
 
+    /// Bytes of the parts of an upload that begins now.
+    pub(super) fn part_size(&self, len: u64) -> u64 {
+        let set = self.config.part_size;
+        set.unwrap_or_else(|| self.lanes.part_size(len))
+    }
+
     /// An upload that has begun is continued with parts as it was planned with.
     pub(super) fn sizes(&self, pending: &Pending, len: u64) -> Sizes {
         let begun = pending.uploading.as_ref();
         let part = match (begun, self.config.part_size) {
             (Some(Uploading { part, .. }), set) => part.or(set).unwrap_or(UNTOLD),
-            (None, Some(set)) => set,
-            (None, None) => self.lanes.part_size(len),
+            (None, _) => self.part_size(len),
         };
         Sizes {
             part,

@@ -8,10 +8,12 @@
 //! `plan` (with `waits`), `pieces`, `pace` and `conflict` are pure; `run` is the loop; `hands`,
 //! `send`, `parts`, `remove`, `markers` and `resolve` talk to the store; `flights` watches them.
 
+mod ahead;
 mod conflict;
 mod dead;
 mod fail;
 mod flights;
+mod halves;
 mod hands;
 mod lanes;
 mod markers;
@@ -144,7 +146,7 @@ pub struct DrainStatus {
     pub last_error: Option<(SystemTime, String)>,
     /// Objects that somebody else changed too.
     pub conflicts: u64,
-    /// Bytes of payloads whose sending failed.
+    /// Bytes of payloads whose sending failed, and of parts that were of no use.
     pub resent_bytes: u64,
     /// What the server honours.
     pub caps: Caps,

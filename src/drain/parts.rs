@@ -3,44 +3,30 @@
 //! Invariants:
 //! - what was staged (also by an earlier run) only wants Complete; an upload that is gone was
 //!   completed by a request whose answer was lost, or is made again;
-//! - an upload that broke off for a passing reason is continued with the parts it has; one that
-//!   ended for any other reason is aborted;
+//! - an upload that broke off for a passing reason is continued with the parts it has (`halves`); one
+//!   that ended for any other reason is aborted;
 //! - its id is durable in the log before its first part is sent, so one that a crash broke off is
-//!   continued (or aborted) too: with those of its parts whose length and checksum are those of
-//!   the bytes that would be sent.
+//!   continued (or aborted) too;
+//! - one that was begun for an earlier generation bears that one's stamp, so that is what it becomes:
+//!   the generation it was completed for follows by what it differs in.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::Ordering;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::conflict::Verdict;
 use super::fail::Fail;
 use super::flights::Underway;
+use super::halves::Half;
 use super::hands::{Guard, Hands, Progress};
 use super::pieces::{Piece, share};
 use super::resolve::as_sent;
 use super::send::Work;
 use super::waits::staged;
 use crate::log::Record;
-use crate::seeded::{self, Bug};
 use crate::store::{PartDone, StoreError, UploadId};
-use crate::tree::{Pending, Tree};
-use crate::types::{Base, ETag, Headers, ObjectKey, RelKey, Seq, Want};
-
-/// Uploads that are remembered to be continued; one more is given up instead.
-const HALVES_MAX: usize = 16;
-
-/// An upload that broke off.
-#[derive(Clone, Debug)]
-pub(super) struct Half {
-    number: Seq,
-    object: ObjectKey,
-    upload: UploadId,
-    /// None: it was begun by an earlier run, and S3 is to be asked what it has.
-    pieces: Vec<Piece>,
-    done: BTreeMap<u16, PartDone>,
-}
+use crate::tree::Pending;
+use crate::types::{Base, ETag, Headers, ObjectKey, ObjectMeta, RelKey, Seq, Want};
 
 /// What is to be sent.
 #[derive(Debug)]
@@ -48,22 +34,6 @@ pub(super) struct Planned {
     pub(super) pieces: Vec<Piece>,
     /// Bytes of a part, as they were cut.
     pub(super) part: u64,
-}
-
-/// Those that earlier runs left.
-pub(super) fn left_behind(tree: &Tree) -> HashMap<RelKey, Half> {
-    let half = |(key, entry): (&RelKey, &Pending)| {
-        let begun = entry.uploading.clone()?;
-        let half = Half {
-            number: begun.number,
-            object: key.into(),
-            upload: UploadId(begun.upload.into()),
-            pieces: Vec::new(),
-            done: BTreeMap::new(),
-        };
-        Some((key.clone(), half))
-    };
-    tree.pending(|all| all.below("").filter_map(half).collect())
 }
 
 /// How far the parts came.
@@ -105,10 +75,10 @@ impl Hands {
                 return Err(fail);
             }
         };
-        let (upload, parts) = (half.upload, half.done.into_values().collect::<Vec<_>>());
         if !stage {
-            return self.complete(work, headers, &upload, &parts).await;
+            return self.complete(work, headers, half).await;
         }
+        let upload = half.upload;
         self.log.flushed(seq).await?;
         let is_kept =
             |entry: &Pending| staged(entry).is_some_and(|(_, kept, _)| kept == &*upload.0);
@@ -127,26 +97,27 @@ impl Hands {
     async fn after_lost(&self, work: &Work) -> Result<Progress, Fail> {
         let met = self.ask(&work.object).await?;
         match self.judge(&work.key, &work.pending, met.as_ref()) {
-            Verdict::Sent => self.resolve(work, met).await,
+            Verdict::Sent | Verdict::Earlier(_) => self.resolve(work, met).await,
             _ => Ok(Progress::Again),
         }
     }
 
-    async fn complete(
-        &self,
-        work: &Work,
-        headers: Headers,
-        upload: &UploadId,
-        parts: &[PartDone],
-    ) -> Result<Progress, Fail> {
+    async fn complete(&self, work: &Work, headers: Headers, half: Half) -> Result<Progress, Fail> {
         let when = match self.guard(&work.object, &work.pending.base).await? {
             Guard::When(when) => when,
             Guard::Met(met) => return self.resolve(work, met.map(|met| *met)).await,
         };
-        let complete = self.store.complete(&work.object, upload, parts, &when);
+        let parts: Vec<_> = half.done.into_values().collect();
+        let complete = self
+            .store
+            .complete(&work.object, &half.upload, &parts, &when);
         match complete.await {
             // The next try finds it staged, and asks.
             Err(StoreError::NoSuchUpload) => Ok(Progress::Again),
+            Ok(meta) if half.stamp != work.number => {
+                self.became_earlier(work, half.stamp, meta, half.headers)
+                    .await
+            }
             done => self.published(work, headers, &when, done).await,
         }
     }
@@ -185,9 +156,14 @@ impl Hands {
             Err(StoreError::NoSuchUpload) => {
                 let met = self.ask(&work.object).await?;
                 match self.judge(&work.key, &work.pending, met.as_ref()) {
-                    Verdict::Sent => self.resolve(work, met).await.map(Some),
+                    Verdict::Sent | Verdict::Earlier(_) => self.resolve(work, met).await.map(Some),
                     _ => Ok(None),
                 }
+            }
+            Ok(meta) if work.pending.stamp.is_some() => {
+                let stamp = work.pending.stamp.unwrap_or(work.number);
+                let became = self.became_earlier(work, stamp, meta, None).await;
+                became.map(Some)
             }
             Ok(meta) if !work.generation.attrs.is_complete() => {
                 // What was sent with Create was inherited, and is not known any more.
@@ -203,6 +179,28 @@ impl Hands {
                 self.published(work, headers, &when, done).await.map(Some)
             }
         }
+    }
+
+    /// The upload that was completed for `work` was begun for an earlier generation, and is stamped so:
+    /// the bytes are those of `work`, whose attributes are still to follow.
+    async fn became_earlier(
+        &self,
+        work: &Work,
+        stamp: Seq,
+        meta: ObjectMeta,
+        headers: Option<Headers>,
+    ) -> Result<Progress, Fail> {
+        let mut object = as_sent(meta);
+        if let Some(headers) = headers {
+            (object.size, object.headers) = (work.generation.len, headers);
+        } else if let Some(met) = self.ask(&work.object).await?
+            && met.id == object.id
+        {
+            object = as_sent(met);
+        }
+        let extents = &work.generation.extents;
+        self.sent(&work.key, stamp, Some(extents), object).await?;
+        Ok(Progress::Again)
     }
 
     /// Completes the upload of a generation that was superseded since it was staged.
@@ -251,7 +249,7 @@ impl Hands {
     }
 
     async fn upload(&self, work: &Work, headers: &Headers, plan: Planned) -> Result<Parts, Fail> {
-        let mut half = match self.continued(work, &plan.pieces).await {
+        let mut half = match self.continued(work, &plan).await {
             Ok(Some(half)) => half,
             Ok(None) if !self.begin(&work.key, work.number).await? => return Ok(Parts::Moot),
             Ok(None) => self.create(work, headers, plan).await?,
@@ -274,32 +272,21 @@ impl Hands {
 
     /// Begins an upload, and makes sure that it is not forgotten.
     async fn create(&self, work: &Work, headers: &Headers, plan: Planned) -> Result<Half, Fail> {
-        let Planned { pieces, part } = plan;
         let upload = self.store.create_multipart(&work.object, headers).await?;
-        let number = work.number;
-        let noted = self.tree.record(Record::UploadBegun {
-            key: work.key.clone(),
-            number,
-            upload: upload.0.as_ref().to_owned(),
-            part,
-            stamp: number,
-        });
-        let noted = match noted {
-            Ok(_) if seeded::is(Bug::UploadForgotten) => Ok(()),
-            Ok(seq) => self.log.flushed(seq).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = noted {
-            self.abort(&work.object, &upload).await;
-            return Err(error.into());
-        }
-        Ok(Half {
+        let half = Half {
             number: work.number,
+            stamp: work.number,
             object: work.object.clone(),
             upload,
-            pieces,
+            part: plan.part,
+            pieces: plan.pieces,
             done: BTreeMap::new(),
-        })
+            of: HashMap::new(),
+            early: None,
+            headers: Some(headers.clone()),
+        };
+        self.note_upload(&work.key, &half).await?;
+        Ok(half)
     }
 
     /// Sends what an upload lacks, as many parts at a time as have their turn. `false`: nobody wants it any more.
@@ -332,8 +319,9 @@ impl Hands {
             }
         }
         drop(running);
-        half.done
-            .extend(arrived.into_iter().map(|part| (part.number, part)));
+        for part in arrived {
+            half.arrived(part, &work.generation);
+        }
         end
     }
 
@@ -373,9 +361,7 @@ impl Hands {
                 let sent = self.lanes.carry(payload.len, part).await;
                 match &sent {
                     Ok(_) => moving.settled(payload.len),
-                    Err(_) => {
-                        self.resent.fetch_add(payload.len, Ordering::Relaxed);
-                    }
+                    Err(_) => self.count_resent(payload.len),
                 }
                 Ok(Some(sent?))
             }
@@ -392,107 +378,6 @@ impl Hands {
             },
             None => true,
         })
-    }
-
-    /// The upload that broke off for this very change, if there is one. `NoSuchUpload`: S3 does not
-    /// know it any more.
-    async fn continued(&self, work: &Work, pieces: &[Piece]) -> Result<Option<Half>, Fail> {
-        let half = self.halves.lock().remove(&work.key);
-        let Some(mut half) = half else {
-            return Ok(None);
-        };
-        if half.number == work.number || seeded::is(Bug::OldPartsReused) {
-            if half.pieces == pieces {
-                return Ok(Some(half));
-            }
-            if half.pieces.is_empty() {
-                match self.parts_there(work, &half.upload, pieces).await {
-                    Ok(done) => {
-                        (half.pieces, half.done) = (pieces.to_vec(), done);
-                        return Ok(Some(half));
-                    }
-                    Err(gone @ Fail::Store(StoreError::NoSuchUpload)) => return Err(gone),
-                    Err(fail) => {
-                        self.keep(&work.key, half, &fail).await;
-                        return Err(fail);
-                    }
-                }
-            }
-        }
-        self.abort(&half.object, &half.upload).await;
-        Ok(None)
-    }
-
-    /// Which of `pieces` S3 has already: those of the same length and checksum. What it does not
-    /// tell the checksum of, and copies (which carry no data), is made again.
-    async fn parts_there(
-        &self,
-        work: &Work,
-        upload: &UploadId,
-        pieces: &[Piece],
-    ) -> Result<BTreeMap<u16, PartDone>, Fail> {
-        let mut done = BTreeMap::new();
-        for part in self.store.list_parts(&work.object, upload).await? {
-            let piece = usize::from(part.number).checked_sub(1);
-            let Some(Piece::Send { start, end }) = piece.and_then(|at| pieces.get(at)) else {
-                continue;
-            };
-            let (Some(crc64), Some(size)) = (part.crc64, part.size) else {
-                continue;
-            };
-            if size == end - start {
-                let (payload, _fetched) = self.payload(&work.generation, *start, *end).await?;
-                if payload.crc64 == crc64 || seeded::is(Bug::PartNotCompared) {
-                    done.insert(part.number, part);
-                }
-            }
-        }
-        Ok(done)
-    }
-
-    async fn keep(&self, key: &RelKey, half: Half, fail: &Fail) {
-        let is_passing = fail.refusal().is_none() && *fail != Fail::SourceGone;
-        let kept = {
-            let mut halves = self.halves.lock();
-            let fits = is_passing && halves.len() < HALVES_MAX;
-            if fits {
-                halves.insert(key.clone(), half.clone());
-            }
-            fits
-        };
-        if !kept {
-            self.abort(&half.object, &half.upload).await;
-        }
-    }
-
-    /// Aborts uploads that broke off and that nobody wants any more.
-    pub(super) async fn sweep(&self) {
-        for key in self.stale_uploads() {
-            let half = self.halves.lock().remove(&key);
-            if let Some(half) = half {
-                self.abort(&half.object, &half.upload).await;
-            }
-        }
-    }
-
-    /// What `sweep` would abort.
-    pub(super) fn stale_uploads(&self) -> Vec<RelKey> {
-        let halves = self.halves.lock();
-        let all = halves.iter().map(|(key, half)| (key.clone(), half.number));
-        let all: Vec<_> = all.collect();
-        // The tree is locked before a leaf, never behind one.
-        drop(halves);
-        let stale = all
-            .into_iter()
-            .filter(|(key, number)| self.look(key, *number).is_none());
-        stale.map(|(key, _)| key).collect()
-    }
-
-    /// Aborts an upload; an error leaves an orphan, said in the log.
-    pub(super) async fn abort(&self, key: &ObjectKey, upload: &UploadId) {
-        if let Err(error) = self.store.abort(key, upload).await {
-            tracing::warn!(%error, "an upload that is not wanted any more could not be aborted");
-        }
     }
 }
 

@@ -66,6 +66,19 @@ pub(super) enum Piece {
     },
 }
 
+impl Piece {
+    /// Which bytes of the file it is, where it begins at `at`, which moves behind it.
+    pub(super) fn range(&self, at: &mut u64) -> Range<u64> {
+        let len = match self {
+            Self::Copy { len, .. } => *len,
+            Self::Send { start, end } => end - start,
+        };
+        let start = *at;
+        *at += len;
+        start..*at
+    }
+}
+
 /// The requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Shape {

@@ -134,6 +134,14 @@ pub(super) enum Job {
     },
     /// Remove several whose versions are believed known, by one request.
     RemoveBatch(Vec<(RelKey, Seq)>),
+    /// Bring parts of a file there that is still being written. Not planned here: nothing waits for
+    /// it, and nothing shows by it.
+    Ahead {
+        /// Where.
+        key: RelKey,
+        /// For which making of the name.
+        number: Seq,
+    },
     /// Nothing is there and nothing is wanted: no request.
     Drop {
         /// Where.
@@ -149,6 +157,11 @@ impl Job {
         matches!(self, Self::Remove { .. } | Self::RemoveBatch(_))
     }
 
+    /// Whether it is of a file that is still being written.
+    pub(super) fn is_ahead(&self) -> bool {
+        matches!(self, Self::Ahead { .. })
+    }
+
     /// The keys it is at.
     pub(super) fn keys(&self) -> Vec<(RelKey, Seq)> {
         match self {
@@ -156,6 +169,7 @@ impl Job {
             | Self::Stage { key, number }
             | Self::Finish { key, number }
             | Self::Remove { key, number }
+            | Self::Ahead { key, number }
             | Self::Drop { key, number } => vec![(key.clone(), *number)],
             Self::RemoveBatch(all) => all.clone(),
         }

@@ -108,7 +108,7 @@ impl Hands {
             return Ok(Progress::Again);
         }
         match (self.judge(key, pending, met.as_ref()), met) {
-            (Verdict::Earlier(number), Some(meta)) => self.earlier(key, number, meta).await,
+            (Verdict::Earlier(number), Some(meta)) => self.earlier(key, number, None, meta).await,
             (Verdict::GuardRefused, _) => {
                 let mut caps = self.caps.lock();
                 match key.is_dir() {

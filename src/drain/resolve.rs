@@ -38,7 +38,12 @@ impl Hands {
                 self.count_conflict(key);
                 self.reapply(work, meta).await
             }
-            (Verdict::Earlier(number), Some(meta)) => self.earlier(key, number, meta).await,
+            (Verdict::Earlier(number), Some(meta)) => {
+                // Of an upload that was completed for this change, but begun for an earlier one.
+                let is_mine = pending.stamp == Some(number) && meta.size == work.generation.len;
+                let extents = is_mine.then_some(&work.generation.extents);
+                self.earlier(key, number, extents, meta).await
+            }
             (Verdict::Over(base), met) => {
                 let is_foreign = base != pending.base;
                 self.tree.record(Record::Conflict {
@@ -109,9 +114,10 @@ impl Hands {
         &self,
         key: &RelKey,
         number: Seq,
+        extents: Option<&Extents>,
         meta: ObjectMeta,
     ) -> Result<Progress, Fail> {
-        self.sent(key, number, None, as_sent(meta)).await?;
+        self.sent(key, number, extents, as_sent(meta)).await?;
         Ok(Progress::Again)
     }
 

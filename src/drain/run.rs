@@ -19,6 +19,8 @@ use crate::types::Seq;
 const STOP_AFTER: Duration = Duration::from_secs(5);
 /// Under steady load the log is compacted after so many jobs.
 const COMPACT_AFTER: usize = 1000;
+/// What could not be aborted is tried again after so long, when something happens.
+const SWEEP_AFTER: Duration = Duration::from_secs(60);
 /// Failed keys remembered before those that are pending no more are forgotten.
 const FAILED_MAX: usize = 1000;
 
@@ -43,6 +45,8 @@ struct Loop {
     /// Jobs that ended since the last compaction.
     ended: usize,
     is_keeping: bool,
+    /// Housekeeping that aborts uploads goes on, or did last.
+    is_sweeping: bool,
     /// The log's position when house was last kept.
     kept_at: Seq,
 }
@@ -94,6 +98,7 @@ impl Loop {
             heeded: Orders::default(),
             ended: 0,
             is_keeping: false,
+            is_sweeping: false,
             kept_at: Seq(0),
         }
     }
@@ -123,7 +128,8 @@ impl Loop {
             if dropped {
                 continue;
             }
-            let drained = plan.drained && self.jobs.is_empty();
+            self.send_ahead();
+            let drained = plan.drained && self.is_idle() && !self.is_to_sweep();
             if drained {
                 self.hurry = false;
             }
@@ -157,7 +163,7 @@ impl Loop {
             unmade_dirs: !self.hands.caps.lock().marker_guards,
             asked: self.asked,
         };
-        self.busy.jobs = self.jobs.len();
+        self.busy.jobs = self.jobs.values().filter(|job| !job.is_ahead()).count();
         self.busy.removing = self.jobs.values().any(Job::is_removal);
         self.busy.resting.clone_from(&self.pace.resting);
         let plan = self
@@ -182,9 +188,30 @@ impl Loop {
         !drops.is_empty()
     }
 
+    /// Whether nothing is in flight but parts of files that are being written.
+    fn is_idle(&self) -> bool {
+        self.jobs.values().all(Job::is_ahead)
+    }
+
+    /// Starts to send what is there of files that are being written.
+    fn send_ahead(&mut self) {
+        let now = self.hands.tree.clock();
+        let most = self.hands.config.concurrency.max(1);
+        if self.pace.paused_until().is_some() {
+            return;
+        }
+        for (key, number) in self.hands.ahead() {
+            let rests = self.pace.resting.get(&key).is_some_and(|at| *at > now);
+            let begun = self.jobs.values().filter(|job| job.is_ahead()).count();
+            if begun < most && !rests && !self.busy.keys.contains_key(&key) {
+                self.begin(Job::Ahead { key, number });
+            }
+        }
+    }
+
     fn begin(&mut self, job: Job) {
         for (key, number) in job.keys() {
-            let staging = matches!(job, Job::Stage { .. });
+            let staging = matches!(job, Job::Stage { .. } | Job::Ahead { .. });
             if matches!(job, Job::Send { .. }) {
                 let (published, now) = (&mut self.busy.published, self.hands.tree.clock());
                 self.hands.tree.pending(|all| {
@@ -270,17 +297,17 @@ impl Loop {
 
     /// Compacts the log and aborts uploads nobody wants, one at a time, when there is leisure.
     fn keep_house(&mut self) {
-        let is_idle = self.jobs.is_empty();
+        let is_idle = self.is_idle();
         let is_worth = (is_idle && self.ended > 0)
             || self.ended >= COMPACT_AFTER
             // Also while the bucket is silent: what was removed here makes room.
             || (self.hands.log.spool().is_short() && self.hands.tree.now() > self.kept_at);
         let is_reachable = self.pace.paused_until().is_none();
-        let sweeps = is_idle && is_reachable && !self.hands.stale_uploads().is_empty();
+        let sweeps = is_idle && is_reachable && !self.is_keeping && self.may_sweep();
         if self.is_keeping || !(is_worth || sweeps) {
             return;
         }
-        self.is_keeping = true;
+        (self.is_keeping, self.is_sweeping) = (true, sweeps);
         self.ended = 0;
         let hands = Arc::clone(&self.hands);
         self.tasks.spawn(async move {
@@ -296,6 +323,20 @@ impl Loop {
             }
             Done::Kept
         });
+    }
+
+    /// Whether uploads are being aborted, or are as soon as may be.
+    fn is_to_sweep(&self) -> bool {
+        let is_reachable = self.pace.paused_until().is_none();
+        (self.is_keeping && self.is_sweeping) || (is_reachable && self.may_sweep())
+    }
+
+    /// Whether there is something to be aborted, and it did not fail just before.
+    fn may_sweep(&self) -> bool {
+        let failed = *self.hands.abort_failed.lock();
+        let now = self.hands.tree.clock();
+        failed.is_none_or(|at| now >= at + SWEEP_AFTER)
+            && (!self.hands.stale_uploads().is_empty() || !self.hands.orphans().is_empty())
     }
 
     async fn stop(mut self) {

@@ -1,6 +1,7 @@
 //! The whole drain over the real tree, log and reader, against the bucket's twin with scripted
 //! faults. Nothing here waits for luck: a test goes on when what it waits for has happened.
 
+mod ahead;
 mod conflicts;
 mod dirs;
 mod removals;

@@ -112,6 +112,25 @@ impl Draft {
         }
     }
 
+    /// How many bytes it is long, if all of them lie in the data file at their own offsets.
+    pub(super) fn in_order(&self, writer: &Writer) -> u64 {
+        let mine = writer.file.number();
+        let is_whole = |extent: &Extent| {
+            let from = Source::Local {
+                file: mine,
+                offset: 0,
+            };
+            extent.at == 0 && extent.len == self.len && extent.from == from
+        };
+        let only = self
+            .extents
+            .iter()
+            .next()
+            .filter(|_| self.extents.count() == 1);
+        only.filter(|extent| is_whole(extent))
+            .map_or(0, |_| self.len)
+    }
+
     /// Whether room for its seal was promised once.
     pub(super) fn is_promised(&self) -> bool {
         self.promise.is_some()

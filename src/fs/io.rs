@@ -39,8 +39,11 @@ impl Fs {
     ) -> Result<u32> {
         let handle = self.handles.file(fh)?;
         let written = u32::try_from(data.len()).map_err(|_| FsError::Invalid)?;
+        let ino = handle.file.ino;
         self.edit(&handle.file, move |fs, inner| {
-            fs.write_draft(inner, offset, &data)
+            fs.write_draft(inner, offset, &data)?;
+            fs.offer(ino, inner);
+            Ok(())
         })
         .await?;
         Ok(written)

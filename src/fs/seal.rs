@@ -207,6 +207,9 @@ impl Fs {
         drop(table);
         inner.shows(number);
         inner.sealed = Some(number);
+        if let Some(writer) = &inner.writer {
+            self.tree.withdraw(writer.file.number());
+        }
         inner.is_sealed_to(&self.tree, &path, snapshot.end);
         if let Some(watch) = &mut inner.watch {
             watch.is_sealed();

@@ -36,6 +36,11 @@ const QUIET: Duration = Duration::from_secs(1);
 /// A quiet moment is waited for so long beyond `upload_open`.
 const LATEST: Duration = Duration::from_secs(15);
 
+/// The end of what was written may be written again at once: so much of it is not offered yet.
+const OFFER_BEHIND: u64 = 1 << 20;
+/// It is offered in steps of this.
+const OFFER_STEP: u64 = 4 << 20;
+
 /// What was seen of a draft.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Watch {
@@ -75,6 +80,22 @@ impl Inner {
 }
 
 impl Fs {
+    /// What was written from the front on to a file that no generation was made of yet can be sent
+    /// while the rest is still being written.
+    pub(super) fn offer(&self, ino: Ino, inner: &Inner) {
+        let (Some(draft), Some(writer), None) = (&inner.draft, &inner.writer, inner.sealed) else {
+            return;
+        };
+        let full = draft.in_order(writer).saturating_sub(OFFER_BEHIND);
+        if full < writer.file.early().offered().saturating_add(OFFER_STEP) {
+            return;
+        }
+        let path = self.names.lock().path(ino);
+        if let Some(path) = path {
+            self.tree.offer(RelKey::file(&path), &writer.file, full);
+        }
+    }
+
     /// Tells the log whose bytes a data file holds that was begun by a change.
     pub(super) fn note_writer(&self, ino: Ino, inner: &mut Inner) {
         if let Some(writer) = &mut inner.writer

@@ -380,6 +380,8 @@ impl Unsent {
             | Record::Dead { .. }
             | Record::Uploading { .. }
             | Record::UploadBegun { .. }
+            | Record::UploadLeft { .. }
+            | Record::UploadEnded { .. }
             | Record::Retry
             | Record::Rerooted
             | Record::Draft { .. } => {}

@@ -47,7 +47,7 @@ pub use error::LogError;
 pub use reading::{DataSeen, Piece, Reading};
 pub use record::{Change, Record, Refusal, SentObject};
 pub use room::Need;
-pub use spool::{DataFile, Kept, Promise, Spool};
+pub use spool::{DataFile, Early, Kept, Promise, Spool};
 
 /// Whose spool it is. A spool with unsent data is refused for another binding.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

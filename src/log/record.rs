@@ -145,6 +145,19 @@ pub enum Record {
         /// The number in its stamp, which is fixed when it begins.
         stamp: Seq,
     },
+    /// A multipart upload to `key` that was begun and that no pending change names: said anew by
+    /// compaction, as it is still to be aborted. Since version 4.
+    UploadLeft {
+        /// Where.
+        key: RelKey,
+        /// The multipart upload.
+        upload: String,
+    },
+    /// A multipart upload was aborted. Since version 4.
+    UploadEnded {
+        /// The multipart upload.
+        upload: String,
+    },
 }
 
 /// A version as a `Sent` record keeps it.

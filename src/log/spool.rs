@@ -16,6 +16,7 @@
 //! - at most `OPEN_MAX` files are held open for reading.
 
 mod data;
+mod early;
 mod pool;
 mod promise;
 
@@ -37,6 +38,7 @@ use crate::disk::{self, Dir};
 use crate::types::FileNo;
 
 pub use data::DataFile;
+pub use early::Early;
 pub use promise::Promise;
 
 const OPEN_MAX: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");

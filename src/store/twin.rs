@@ -124,6 +124,11 @@ impl Twin {
         self.state.lock().uploads.len()
     }
 
+    /// S3 knows none of the uploads that were begun any more.
+    pub fn forget_uploads(&self) {
+        self.state.lock().uploads.clear();
+    }
+
     /// Requests by operation and bytes, since it was made.
     #[must_use]
     pub fn counts(&self) -> Counts {

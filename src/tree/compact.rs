@@ -83,6 +83,13 @@ impl Tree {
                 last = seq;
             }
         }
+        // Those that are named are in what was said anew.
+        for (key, upload) in state.uploads.unwanted(&state.pending) {
+            let record = Record::UploadLeft { key, upload };
+            let (seq, record) = self.log.append(record, &[], Need::Anyway)?;
+            state.apply(seq, record, now());
+            last = seq;
+        }
         let memory = state.memory.file();
         drop(state);
         if let Some(Err(error)) = memory.map(|memory| memory.sync_data()) {
@@ -142,7 +149,7 @@ impl Tree {
                 Vec::new(),
             ));
         }
-        if let Some(begun) = entry.uploading.clone() {
+        if let Some(begun) = entry.begun_upload() {
             records.push((begun.record(key.clone()), Vec::new()));
         }
         if let Some((number, upload, parts)) = entry.staged.clone() {

@@ -17,6 +17,7 @@ use super::memory::Memory;
 use super::pending::{Pending, PendingMap, Uploading};
 use super::remote::{Known, Remote};
 use super::sources::Sources;
+use super::uploads::Uploads;
 
 /// Shorter pieces are not worth being copied in the bucket instead of sent again; bytes that lie in
 /// the log's segments are shorter.
@@ -33,6 +34,8 @@ pub(super) struct State {
     pub(super) memory: Memory,
     /// Where bytes are since they were sent.
     sources: Sources,
+    /// Uploads that S3 may still have parts of.
+    pub(super) uploads: Uploads,
     /// Data files that drafts read from.
     pub(super) pins: HashMap<FileNo, usize>,
     /// Data files that some record has named: what lies in one behind what is told here, and one
@@ -59,6 +62,7 @@ impl State {
             remote: Remote::default(),
             memory,
             sources: Sources::default(),
+            uploads: Uploads::default(),
             pins: HashMap::new(),
             written_for: BTreeMap::new(),
             last: Seq(0),
@@ -85,8 +89,12 @@ impl State {
                 parts,
             } => {
                 self.begin(&key, number);
+                self.is_staged(&key, &upload);
                 self.pending.edit(&key, |entry| {
                     entry.uploading.take_if(|begun| begun.number == number);
+                    if upload.is_empty() {
+                        entry.stamp = None;
+                    }
                     entry.staged = Some((number, upload, parts));
                 });
             }
@@ -156,6 +164,8 @@ impl State {
                     self.pending.edit(&key, |entry| entry.dead = None);
                 }
             }
+            Record::UploadLeft { key, upload } => self.uploads.begun(&key, &upload),
+            Record::UploadEnded { upload } => self.uploads.ended(&upload),
             Record::Rerooted => self.reroot(seq),
             Record::Draft { key, file, sealed } => {
                 let was = self.written_for.get(&file).map_or(0, |was| was.sealed);
@@ -168,12 +178,14 @@ impl State {
     /// Nothing is known of the new root, and nothing of what is wanted was begun there.
     fn reroot(&mut self, seq: Seq) {
         self.remote.reroot(seq);
+        self.uploads.forget();
         let keys = self.pending.in_order().map(|(key, _)| key.clone());
         for key in keys.collect::<Vec<_>>() {
             self.pending.edit(&key, |entry| {
                 (entry.base, entry.seen) = (Base::Absent, None);
                 (entry.begun, entry.over_gone) = (false, false);
-                (entry.staged, entry.uploading, entry.dead) = (None, None, None);
+                (entry.staged, entry.uploading, entry.stamp) = (None, None, None);
+                entry.dead = None;
             });
         }
     }
@@ -229,6 +241,7 @@ impl State {
             urgent: false,
             begun: old.as_ref().is_some_and(|old| old.begun),
             uploading: old.as_ref().and_then(|old| old.uploading.clone()),
+            stamp: old.as_ref().and_then(|old| old.stamp),
             staged: old.and_then(|old| old.staged),
             dead: None,
             over_gone,
@@ -267,7 +280,13 @@ impl State {
             .is_some_and(|entry| entry.number == number || seeded::is(Bug::NewerPassesForSent));
         let is_staged = entry
             .and_then(|entry| entry.staged.as_ref())
-            .is_some_and(|(staged, ..)| *staged == number);
+            .is_some_and(|(staged, ..)| *staged == number)
+            || entry.is_some_and(|entry| entry.stamp == Some(number));
+        if let Some((_, upload, _)) = entry.and_then(|entry| entry.staged.as_ref())
+            && is_staged
+        {
+            self.uploads.ended(upload);
+        }
         let generation = if settles {
             self.pending
                 .take(key)
@@ -280,8 +299,14 @@ impl State {
                 entry.begun = false;
                 // What was unsent before went with this one.
                 entry.unsent_since = entry.since;
-                entry.staged.take_if(|(staged, ..)| *staged <= number);
-                entry.uploading.take_if(|begun| begun.number <= number);
+                let is_it = entry.stamp == Some(number);
+                entry
+                    .staged
+                    .take_if(|(staged, ..)| *staged <= number || is_it);
+                entry
+                    .uploading
+                    .take_if(|begun| begun.number <= number || is_it);
+                entry.stamp.take_if(|stamp| *stamp <= number);
             });
             self.sources.begun(key, number)
         };
@@ -291,9 +316,33 @@ impl State {
         }
     }
 
+    /// Its parts are there; or (an upload without a name) what was staged before was aborted.
+    fn is_staged(&mut self, key: &RelKey, upload: &str) {
+        let before = self
+            .pending
+            .get(key)
+            .and_then(|entry| entry.staged.as_ref());
+        if let Some((_, before, _)) = before
+            && upload.is_empty()
+        {
+            self.uploads.ended(before);
+        }
+        self.uploads.begun(key, upload);
+    }
+
     fn uploading(&mut self, key: &RelKey, begun: Uploading) {
-        self.pending
-            .edit(key, |entry| entry.uploading = Some(begun));
+        self.uploads.begun(key, &begun.upload);
+        let stamp = Some(begun.stamp).filter(|stamp| *stamp != begun.number);
+        // What it is stamped with will be this generation's content.
+        if let (Some(stamp), Some(entry)) = (stamp, self.pending.get(key))
+            && entry.number == begun.number
+            && let Some(generation) = entry.generation()
+        {
+            self.sources.begin(key, stamp, generation);
+        }
+        self.pending.edit(key, |entry| {
+            (entry.uploading, entry.stamp) = (Some(begun), stamp);
+        });
     }
 
     /// A request for `number` was sent: its answer may come when it is superseded.
@@ -386,6 +435,7 @@ impl State {
                 staged: None,
                 // It is for the key it has left: the drain aborts it.
                 uploading: None,
+                stamp: None,
                 since: now,
                 ..entry
             };

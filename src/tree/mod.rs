@@ -22,7 +22,9 @@ mod recover;
 mod remote;
 mod reroot;
 mod sources;
+mod streams;
 mod told;
+mod uploads;
 mod view;
 
 use std::path::Path;
@@ -47,6 +49,7 @@ use listings::Listings;
 use memory::Memory;
 pub use pending::{Pending, PendingMap, Staged, Uploading};
 pub use remote::Known;
+pub use streams::Stream;
 pub use view::{Content, Freshness, Node, Seen, View};
 
 /// The tree.
@@ -56,6 +59,8 @@ pub struct Tree {
     ttl: Duration,
     state: Mutex<State>,
     listings: Mutex<Listings>,
+    /// What is offered to be sent early; a leaf lock.
+    streams: Mutex<Vec<Stream>>,
     changed: watch::Sender<u64>,
 }
 
@@ -124,6 +129,7 @@ impl Tree {
             ttl,
             state: Mutex::new(state),
             listings: Mutex::new(listings),
+            streams: Mutex::default(),
             changed: watch::channel(0).0,
         });
         Ok(Opened {
@@ -417,6 +423,13 @@ impl Tree {
     /// Monotonic time, for `Pending::since`.
     pub fn clock(&self) -> Instant {
         now()
+    }
+
+    /// Uploads of ours that were begun and that nothing names any more, but were not aborted yet.
+    #[must_use]
+    pub fn unwanted_uploads(&self) -> Vec<(RelKey, String)> {
+        let state = self.state.lock();
+        state.uploads.unwanted(&state.pending)
     }
 
     fn awake(&self) {

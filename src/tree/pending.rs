@@ -58,6 +58,8 @@ pub struct Pending {
     pub staged: Option<Staged>,
     /// An upload for this key that was begun and not staged.
     pub uploading: Option<Uploading>,
+    /// The number in the stamp of what is being uploaded or staged, if it is not that of its generation.
+    pub stamp: Option<Seq>,
     /// S3 refused it for good.
     pub dead: Option<Refusal>,
     /// An `Open` that took the place of a removal not yet carried out: what a crash leaves of it.
@@ -99,6 +101,20 @@ impl Pending {
             Want::Object(generation) => Some(generation),
             Want::Open { .. } | Want::Gone => None,
         }
+    }
+
+    /// The upload that was begun, also if it is staged by now and its stamp is still of account.
+    pub(super) fn begun_upload(&self) -> Option<Uploading> {
+        let staged = || {
+            let (number, upload, _) = self.staged.clone()?;
+            Some(Uploading {
+                number,
+                upload,
+                part: Some(0),
+                stamp: self.stamp?,
+            })
+        };
+        self.uploading.clone().or_else(staged)
     }
 
     /// Bytes of it that are here only.

@@ -11,6 +11,7 @@ mod corpus;
 mod credentials;
 mod demo;
 mod doctor;
+mod early;
 mod figures;
 mod fstab;
 mod full;

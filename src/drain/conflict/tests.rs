@@ -38,6 +38,7 @@ fn pending(want: Want) -> Pending {
         begun: true,
         staged: None,
         uploading: None,
+        stamp: None,
         dead: None,
     }
 }

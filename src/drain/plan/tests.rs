@@ -101,6 +101,7 @@ impl Scene {
             begun: false,
             staged: None,
             uploading: None,
+            stamp: None,
             dead: None,
         };
         self.pending.push((key(at), entry));
@@ -132,6 +133,7 @@ fn shown(plan: &Plan) -> Vec<String> {
         Job::Finish { key, .. } => format!("finish {key}"),
         Job::Remove { key, .. } => format!("remove {key}"),
         Job::Drop { key, .. } => format!("drop {key}"),
+        Job::Ahead { key, .. } => format!("ahead {key}"),
         Job::RemoveBatch(all) => {
             let keys: Vec<_> = all.iter().map(|(key, _)| key.as_str()).collect();
             format!("batch {}", keys.join(" "))

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::Shared;
+use super::early::Early;
 use crate::disk;
 use crate::seeded::{self, Bug};
 use crate::types::FileNo;
@@ -21,6 +22,7 @@ pub struct DataFile {
     file: disk::File,
     shared: Arc<Shared>,
     end: Mutex<u64>,
+    early: Arc<Early>,
     /// The errno of the first flush that failed.
     failed: OnceLock<i32>,
 }
@@ -32,6 +34,7 @@ impl DataFile {
             file,
             shared,
             end: Mutex::default(),
+            early: Arc::default(),
             failed: OnceLock::new(),
         }
     }
@@ -39,6 +42,11 @@ impl DataFile {
     /// Its number.
     pub fn number(&self) -> FileNo {
         self.number
+    }
+
+    /// What of it is read before it is sealed.
+    pub fn early(&self) -> &Arc<Early> {
+        &self.early
     }
 
     /// Writes all of `data` at `offset`. Blocking (page cache).
@@ -51,6 +59,7 @@ impl DataFile {
             return Ok(());
         }
         self.shared.room.take(len)?;
+        self.early.written(offset..offset.saturating_add(len));
         let written = self.file.write_all_at(data, offset);
         let mut end = self.end.lock();
         let is_append = offset == *end;

@@ -177,6 +177,7 @@ impl World {
             begun: old.as_ref().is_some_and(|old| old.begun),
             staged: old.and_then(|old| old.staged),
             uploading: None,
+            stamp: None,
             dead: None,
         };
         self.pending.insert(key.clone(), entry);
@@ -377,6 +378,7 @@ impl World {
                     self.settle(&key, number, Base::Absent);
                 }
             }
+            Job::Ahead { .. } => unreachable!("it is not planned"),
             Job::Drop { key, number } => {
                 assert!(!self.bucket.contains_key(key));
                 self.settle(key, *number, Base::Absent);
