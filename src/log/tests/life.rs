@@ -243,14 +243,14 @@ async fn a_newer_segment_is_refused_before_anything_is_replayed_or_changed() {
     let (seq, _) = log.append(Record::Retry, b"", Need::Growth).unwrap();
     log.flushed(seq).await.unwrap();
     drop(log);
-    let mut newer = b"KFSLOG\r\n\x04\0\0\0".to_vec();
+    let mut newer = b"KFSLOG\r\n\x05\0\0\0".to_vec();
     newer.extend_from_slice(&crc_fast::crc32_iscsi(&newer).to_le_bytes());
     newer.extend_from_slice(b"whatever it holds");
     std::fs::write(config.dir.join("log/00000000ffffffff"), newer).unwrap();
     let before = segments(&config);
     let mut replayed = 0;
     let opened = Log::open(config.clone(), &mut |_, _| replayed += 1);
-    assert_eq!(opened.unwrap_err(), LogError::Newer(4));
+    assert_eq!(opened.unwrap_err(), LogError::Newer(5));
     assert_eq!((replayed, segments(&config)), (0, before));
 }
 
