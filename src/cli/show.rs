@@ -27,6 +27,9 @@ pub(super) fn status(status: &Status) -> String {
     lines.extend(list("lost", &lost.collect::<Vec<_>>()));
     let aside: Vec<_> = status.set_aside.iter().map(|text| plain(text)).collect();
     lines.extend(list("set aside", &aside));
+    let covered = status.covered.iter();
+    let covered = covered.map(|name| format!("{} (under the mount: not sent)", plain(name)));
+    lines.extend(list("covered", &covered.collect::<Vec<_>>()));
     if status.unmounted {
         lines.push(row("spool", &bytes(status.spool_bytes)));
     } else {

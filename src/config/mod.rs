@@ -98,6 +98,8 @@ pub struct Config {
     pub public_probe: Option<String>,
     /// `log`.
     pub log_level: LevelFilter,
+    /// `protect_dir`.
+    pub protect_dir: bool,
     /// `log_paths`.
     pub log_names: bool,
     /// `metrics`; `None`: nobody reads any.

@@ -223,6 +223,7 @@ pub static TABLE: &[Opt] = &[
     opt("allow_other", FlagOrAuto, "auto", "other users may enter; auto: when root mounts"),
     opt("ro", Flag, "false", "read-only"),
     opt("noexec", Flag, "false", "programs on the mount cannot be run"),
+    opt("protect_dir", Flag, "false", "the bare directory is made immutable, so that nothing falls into it while nothing is mounted"),
     opt("rename_limit", Count, "1000", "a directory with more objects is not renamed (EXDEV, so mv copies)"),
     opt("statfs", Word(&["cloud", "spool"]), "cloud", "df shows a huge empty disk, or the spool's"),
 

@@ -94,125 +94,116 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
 type Figure = (&'static str, bool, &'static str, u64);
 
 fn figures(status: &Status) -> Vec<Figure> {
-    let count = |list: usize| list as u64;
-    let mut all = vec![
-        (
+    let mut all = queue(status);
+    all.extend(left(status));
+    all.extend(rest(status));
+    all
+}
+
+const fn gauge(name: &'static str, help: &'static str, value: u64) -> Figure {
+    (name, false, help, value)
+}
+
+const fn total(name: &'static str, help: &'static str, value: u64) -> Figure {
+    (name, true, help, value)
+}
+
+fn queue(status: &Status) -> Vec<Figure> {
+    let oldest = status.oldest_seconds.unwrap_or_default();
+    vec![
+        gauge(
             "pending_changes",
-            false,
             "Changes that are not in S3 yet",
             status.pending,
         ),
-        (
+        gauge(
             "pending_files",
-            false,
             "Those of them that are files",
             status.pending_files,
         ),
-        ("pending_bytes", false, "Their bytes", status.pending_bytes),
-        (
+        gauge("pending_bytes", "Their bytes", status.pending_bytes),
+        gauge(
             "oldest_pending_seconds",
-            false,
             "How long the oldest of them has waited",
-            status.oldest_seconds.unwrap_or_default(),
+            oldest,
         ),
-        (
-            "in_flight",
-            false,
-            "Changes that are being sent",
-            status.in_flight,
-        ),
-        (
-            "refused",
-            false,
-            "Changes S3 refuses for good (counted to 100)",
-            count(status.refused.len()),
-        ),
-        (
+        gauge("in_flight", "Changes that are being sent", status.in_flight),
+    ]
+}
+
+/// What somebody may have to look at. Lists of names are told to 100.
+fn left(status: &Status) -> Vec<Figure> {
+    let is = u64::from;
+    let count = |list: usize| list as u64;
+    let refused = count(status.refused.len());
+    let conflicts = count(status.conflicts.len());
+    let partials = count(status.partials.len());
+    let aside = count(status.set_aside.len());
+    let covered = count(status.covered.len());
+    let (stopped, trouble) = (is(status.stopped.is_some()), is(status.in_trouble()));
+    vec![
+        gauge("refused", "Changes S3 refuses for good (to 100)", refused),
+        gauge(
             "conflicts",
-            false,
-            "Conflict copies that are not in S3 yet (counted to 100)",
-            count(status.conflicts.len()),
+            "Conflict copies not in S3 yet (to 100)",
+            conflicts,
         ),
-        (
+        gauge(
             "partials",
-            false,
-            "Files that were never closed before a crash (counted to 100)",
-            count(status.partials.len()),
+            "Files never closed before a crash (to 100)",
+            partials,
         ),
-        (
+        gauge(
             "set_aside",
-            false,
             "Pieces of the spool that could not be read",
-            count(status.set_aside.len()),
+            aside,
         ),
-        (
+        gauge(
+            "covered",
+            "Names in the directory under the mount (to 100)",
+            covered,
+        ),
+        gauge(
             "stopped",
-            false,
             "1: nothing is sent before somebody decides",
-            u64::from(status.stopped.is_some()),
+            stopped,
         ),
-        (
+        gauge(
             "trouble",
-            false,
-            "1: somebody has to look (status -q exits with 2)",
-            u64::from(status.in_trouble()),
+            "1: status -q exits with 2, somebody has to look",
+            trouble,
         ),
-        (
-            "spool_bytes",
-            false,
-            "Bytes in the spool",
-            status.spool_bytes,
-        ),
-        ("spool_max_bytes", false, "Its cap", status.spool_max),
-        (
-            "cache_bytes",
-            false,
-            "Bytes in the cache",
-            status.cache_bytes,
-        ),
-        ("cache_max_bytes", false, "Its cap", status.cache_max),
-        (
-            "mounted_seconds",
-            false,
-            "Since the mount",
-            status.mounted_seconds,
-        ),
-        (
+    ]
+}
+
+fn rest(status: &Status) -> Vec<Figure> {
+    let mut all = vec![
+        gauge("spool_bytes", "Bytes in the spool", status.spool_bytes),
+        gauge("spool_max_bytes", "Its cap", status.spool_max),
+        gauge("cache_bytes", "Bytes in the cache", status.cache_bytes),
+        gauge("cache_max_bytes", "Its cap", status.cache_max),
+        gauge("mounted_seconds", "Since the mount", status.mounted_seconds),
+        total(
             "sent_bytes_total",
-            true,
-            "Bytes handed to sockets since the mount",
+            "Bytes handed to sockets",
             status.sent_bytes,
         ),
-        (
+        total(
             "received_bytes_total",
-            true,
-            "Bytes that came out of sockets since the mount",
+            "Bytes from sockets",
             status.received_bytes,
         ),
-        (
-            "requests_total",
-            true,
-            "Requests to S3 since the mount",
-            status.requests,
-        ),
-        (
+        total("requests_total", "Requests to S3", status.requests),
+        total(
             "stale_answers_total",
-            true,
-            "Answers from memory, since the bucket was silent",
+            "Answers from memory, as the bucket was silent",
             status.stale_answers,
         ),
     ];
     let link = status.link_up.map(u64::from);
-    all.extend(link.map(|up| ("link_up", false, "The interface is there and up", up)));
+    all.extend(link.map(|up| gauge("link_up", "1: the interface is there and up", up)));
     let lease = status.lease_seconds;
-    all.extend(lease.map(|left| {
-        (
-            "lease_seconds",
-            false,
-            "How long the credentials hold",
-            left,
-        )
-    }));
+    all.extend(lease.map(|left| gauge("lease_seconds", "How long the credentials hold", left)));
     all
 }
 

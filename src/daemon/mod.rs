@@ -132,6 +132,9 @@ impl Daemon {
     async fn start(config: Config, dir: &Path, life: Life) -> Result<Mounted, Failure> {
         let again = life == Life::Worker { again: true };
         let dir = ready(dir).await?;
+        let protects = config.protect_dir && !again;
+        let under = dir.clone();
+        let covered = apart(move || covers(&under, protects)).await?;
         if let Some(key) = config.folder_within(&dir) {
             return Err(Failure::Usage(format!(
                 "{key} lies inside of {}: name one outside",
@@ -172,6 +175,7 @@ impl Daemon {
             dir,
             since: Instant::now(),
             spool: config.log.dir.clone(),
+            covered,
             interface: config.net.interface.clone(),
             world,
             core,
@@ -210,6 +214,22 @@ async fn ready(dir: &Path) -> Result<PathBuf, Failure> {
             dir.display()
         ))),
     }
+}
+
+/// Protects the bare directory, if it is to be; answers what lies in it, which the mount will hide.
+fn covers(dir: &Path, protects: bool) -> Vec<String> {
+    if protects {
+        let closed_off = fuse::Bare::open(dir)
+            .ok_or_else(|| std::io::ErrorKind::Unsupported.into())
+            .and_then(|bare| bare.close_off());
+        if let Err(error) = closed_off {
+            tracing::warn!(%error, dir = %dir.display(), "protect_dir: the directory cannot be made immutable");
+        }
+    }
+    // What a dead daemon left there is an error; then it is not known.
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.take(told::NAMES_MAX).collect()
 }
 
 /// Runs blocking work on a thread of its own: the runtime's few may all wait for the disk.
@@ -346,6 +366,8 @@ struct Inner {
     dir: PathBuf,
     since: Instant,
     spool: PathBuf,
+    /// Names in the directory under the mount.
+    covered: Vec<String>,
     interface: Option<String>,
     world: World,
     core: Core,

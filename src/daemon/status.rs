@@ -92,6 +92,9 @@ pub struct Status {
     /// How long the credentials hold; `None`: there are none just now.
     #[serde(default)]
     pub lease_seconds: Option<u64>,
+    /// Names that lie in the directory under the mount: not seen while it is there, and never sent.
+    #[serde(default)]
+    pub covered: Vec<String>,
     /// Those of the pending changes that are contents of files.
     #[serde(default)]
     pub pending_files: u64,

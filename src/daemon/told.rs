@@ -10,7 +10,7 @@ use super::{Gate, Inner};
 use crate::net::LinkState;
 
 /// Names of a list.
-const NAMES_MAX: usize = 100;
+pub(super) const NAMES_MAX: usize = 100;
 
 /// How a mount is now.
 pub(super) fn status(of: &Inner) -> Status {
@@ -20,6 +20,7 @@ pub(super) fn status(of: &Inner) -> Status {
         pid: std::process::id(),
         mounted_seconds: of.since.elapsed().as_secs(),
         spool: of.spool.to_string_lossy().into_owned(),
+        covered: of.covered.clone(),
         lost: of.core.lost.iter().take(NAMES_MAX).cloned().collect(),
         identity: of.core.log.identity().map(|it| it.to_string()),
         stale_answers: of.core.fs.stale_answers(),

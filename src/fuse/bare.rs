@@ -7,13 +7,15 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use parking_lot::Mutex;
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
-/// A directory that is to be covered by a mount again soon.
+/// A directory that is to be covered by a mount.
 #[derive(Debug)]
 pub struct Bare {
     dir: File,
-    flags: IFlags,
+    /// Those it had when it was closed off.
+    before: Mutex<Option<IFlags>>,
 }
 
 impl Bare {
@@ -22,8 +24,11 @@ impl Bare {
     #[must_use]
     pub fn open(dir: &Path) -> Option<Self> {
         let dir = File::open(dir).ok()?;
-        let flags = ioctl_getflags(&dir).ok()?;
-        Some(Self { dir, flags })
+        ioctl_getflags(&dir).ok()?;
+        Some(Self {
+            dir,
+            before: Mutex::new(None),
+        })
     }
 
     /// Nothing can be created in it from now on.
@@ -31,14 +36,19 @@ impl Bare {
     /// # Errors
     /// If the file system or the kernel refuses.
     pub fn close_off(&self) -> io::Result<()> {
-        Ok(ioctl_setflags(&self.dir, self.flags | IFlags::IMMUTABLE)?)
+        let flags = ioctl_getflags(&self.dir)?;
+        *self.before.lock() = Some(flags);
+        Ok(ioctl_setflags(&self.dir, flags | IFlags::IMMUTABLE)?)
     }
 
-    /// As it was when it was opened.
+    /// As it was when it was closed off.
     ///
     /// # Errors
     /// If the file system or the kernel refuses.
     pub fn give_back(&self) -> io::Result<()> {
-        Ok(ioctl_setflags(&self.dir, self.flags)?)
+        match self.before.lock().take() {
+            Some(flags) => Ok(ioctl_setflags(&self.dir, flags)?),
+            None => Ok(()),
+        }
     }
 }

@@ -160,6 +160,11 @@ fn a_mountpoint_that_is_not_empty_is_a_warning() {
     let mount = spec.mount();
     assert_eq!(shell(mount.dir(), "ls -A"), "");
     assert!(mount.log().contains("not empty"), "{}", mount.log());
+    let told = mount.status();
+    assert!(
+        told.contains("covered     under (under the mount"),
+        "{told}"
+    );
     let spec = mount.unmount();
     assert_eq!(fs::read(spec.dir.join("under")).unwrap(), b"x");
 }

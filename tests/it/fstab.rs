@@ -234,6 +234,39 @@ fn a_daemon_that_dies_is_started_again_and_nothing_falls_into_the_bare_directory
 }
 
 #[test]
+fn a_protected_directory_takes_nothing_while_nothing_is_mounted_whether_the_mount_succeeds_or_not()
+{
+    let world = World::new(Server::Sim, "protected");
+    let spec = world.spec();
+    let bad = spec.fstab("kryptonfs", "s3://not-there", "protect_dir");
+    let room = Room::new(world.work.path(), &[bad]);
+    let script = |mount: &str| {
+        format!(
+            r#"{{ chattr +i $S3 && chattr -i $S3; }} 2>/dev/null || {{ echo cannot; exit 0; }}
+            {mount}
+            ! {{ echo lost > $S3/lost; }} 2>/dev/null
+            chattr -i $S3
+            echo kept > $S3/kept"#
+        )
+    };
+    let told = room.does(&script(r#"! mount -T "$FSTAB" $S3 2>/dev/null"#));
+    assert!(["", "cannot\n"].contains(&told.as_str()), "{told}");
+    let good = spec.fstab("kryptonfs", &spec.source, "protect_dir");
+    let room = Room::new(world.work.path(), &[good]);
+    room.does(&script(
+        r#"mount -T "$FSTAB" $S3
+            echo sent > $S3/sent
+            # The next daemon takes the place of one that died, and it stays protected.
+            before=$(daemons); kill -9 $before
+            again() { new=$(daemons); test -n "$new" && test "$new" != "$before" && cat $S3/sent >/dev/null 2>&1; }
+            until_true again
+            "$BINARY" drain $S3
+            umount $S3
+            until_true alone"#,
+    ));
+}
+
+#[test]
 fn a_mount_that_was_made_read_only_stays_so_when_its_daemon_dies() {
     let world = World::new(Server::Sim, "stays-ro");
     room(&world, "").does(
