@@ -57,10 +57,24 @@ pub use supervise::{in_background, supervise};
 const LOOK: Duration = Duration::from_secs(10);
 /// How long the kernel's last requests may take once nobody uses the mount any more.
 const REST: Duration = Duration::from_secs(1);
+/// How long those who still use it may take to close what is open (they may have been told to end as we
+/// were, at a shutdown).
+const CLOSING: Duration = Duration::from_millis(1500);
+/// How long it may take to make what is not closed durable.
+const KEEPING: Duration = Duration::from_secs(2);
 /// How long the drain may take to stop.
 const STOP: Duration = Duration::from_secs(2);
 /// How long the last flush may take at the end: only a disk that hangs takes longer.
 const LAST: Duration = Duration::from_secs(10);
+/// A mount ends within this, where the disk does not hang.
+const END: Duration = Duration::from_secs(5);
+const _: () = {
+    let rests = REST.as_millis() * 2;
+    let closes = CLOSING.as_millis() + KEEPING.as_millis();
+    assert!(
+        rests < END.as_millis() && closes < END.as_millis() && STOP.as_millis() < END.as_millis()
+    );
+};
 /// What an operation may take beyond what it waits for.
 const SLACK: Duration = Duration::from_secs(10);
 /// Writes and closes that wait for the disk only.
@@ -312,21 +326,13 @@ impl Mounted {
     pub async fn unmount(mut self) -> Result<(), Failure> {
         drop((self.control.take(), self.metrics.take()));
         let unmounted = self.session.unmount().await;
-        if matches!(unmounted, Ok(Left::Nothing)) {
-            let ended = tokio::time::timeout(REST, self.session.ended()).await;
-            if ended.is_err() || !self.session.idle(REST).await {
-                tracing::warn!("some requests are cut short");
-            }
-        } else {
-            tracing::warn!("still in use: what is open there is cut off when this process ends");
-        }
-        if tokio::time::timeout(STOP, self.inner.drain.stop())
-            .await
-            .is_err()
-        {
+        let core = &self.inner.core;
+        let is_left = matches!(unmounted, Ok(Left::Nothing));
+        let stopping = tokio::time::timeout(STOP, self.inner.drain.stop());
+        let ((), stopped) = tokio::join!(leave(&mut self.session, core, is_left), stopping);
+        if stopped.is_err() {
             tracing::warn!("a request is cut short; what it carried is sent after the next mount");
         }
-        let core = &self.inner.core;
         let flushed = tokio::time::timeout(LAST, core.log.flushed(core.tree.now())).await;
         let left = self.inner.drain.status();
         if left.waiting > 0 {
@@ -357,6 +363,28 @@ impl Mounted {
                 "the log cannot be flushed: the disk hangs".into(),
             )),
         }
+    }
+}
+
+/// Waits for the last requests. Who still uses the mount gets a moment to close what is open there;
+/// what is not closed then is kept.
+async fn leave(session: &mut Session, core: &Core, is_left: bool) {
+    if is_left {
+        let ended = tokio::time::timeout(REST, session.ended()).await;
+        if ended.is_err() || !session.idle(REST).await {
+            tracing::warn!("some requests are cut short");
+        }
+        return;
+    }
+    if tokio::time::timeout(CLOSING, session.ended()).await.is_ok() {
+        return;
+    }
+    tracing::warn!("still in use: what is open there is cut off when this process ends");
+    match tokio::time::timeout(KEEPING, core.fs.keep_all_unclosed()).await {
+        Ok(Ok(0)) => {}
+        Ok(Ok(files)) => tracing::warn!(files, "not closed, their bytes are kept aside"),
+        Ok(Err(error)) => tracing::error!(?error, "bytes that were not closed are not all kept"),
+        Err(_) => tracing::error!("bytes that were not closed are not all kept: the disk is slow"),
     }
 }
 

@@ -215,6 +215,12 @@ impl Table {
         self.open_file(self.peek(parent, name)?)
     }
 
+    /// All that is open.
+    pub(super) fn all_open(&self) -> Vec<Arc<OpenFile>> {
+        let open = self.nodes.values().filter_map(|node| node.open.as_ref());
+        open.map(Arc::clone).collect()
+    }
+
     /// What is open below a name.
     pub(super) fn open_below(&self, parent: Ino, name: &Name) -> Vec<Arc<OpenFile>> {
         let Some(dir) = self.peek(parent, name) else {

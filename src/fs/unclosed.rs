@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | at once | more than 32 KiB lie in a data file, in the kernel's hands; the log names the file they are for | set aside as a partial; a power cut may take what the kernel has not written back (30 s, usually) |
 //! | `unwritten_after` (5 s) without a write | smaller ones go there too | the same |
+//! | the mount is ended under it (SIGTERM, `umount -l`) | data file and log are flushed | set aside as a partial |
 //! | a process that inherited the descriptor closes it | data file and log are flushed | set aside as a partial, also after a power cut |
 //! | fsync | a generation is made | under its name |
 //! | `upload_open` (5 min) after the first change that is in no generation | a generation is made, at a moment without writes if one comes within `LATEST`, and sent | under its name |
@@ -20,6 +21,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::log::Record;
@@ -160,6 +162,20 @@ impl Fs {
             Ok(())
         });
         kept.await.map_err(|_| FsError::Disk(libc::EIO))?
+    }
+
+    /// The same of all that is open, as the mount ends under it: none of it is lost, and nothing that
+    /// nobody finished is published. Answers how many files that were.
+    ///
+    /// # Errors
+    /// Of the disk; the others are kept all the same.
+    pub async fn keep_all_unclosed(self: &Arc<Self>) -> Result<usize> {
+        let is_dirty = |file: &Arc<OpenFile>| file.inner.lock().draft.is_some();
+        let open = self.names.lock().all_open();
+        let dirty: Vec<_> = open.into_iter().filter(is_dirty).collect();
+        let kept = join_all(dirty.iter().map(|file| self.keep_unclosed(file))).await;
+        kept.into_iter().collect::<Result<Vec<()>>>()?;
+        Ok(dirty.len())
     }
 
     /// Moves a draft's bytes from memory to its data file.

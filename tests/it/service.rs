@@ -4,14 +4,14 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::harness::mount::{BINARY, Spec, detach};
 use crate::harness::servers::die_with_parent;
-use crate::harness::{Server, WorkDir, World, eventually, mounts_below};
+use crate::harness::{Holder, Server, WorkDir, World, eventually, mounts_below};
 
 /// Far more than it takes on a machine that does other things as well.
 const SOON: Duration = Duration::from_secs(180);
@@ -98,6 +98,38 @@ fn systemd_hears_of_the_mount_its_queue_and_its_end() {
     let mount = world.spec().mount();
     mount.drain();
     assert_eq!(world.client.get(&world.key("f")).body, b"x");
+}
+
+/// Without a close, and with nobody who closes it.
+#[test]
+fn a_signal_to_end_keeps_what_is_open_and_unwritten_and_publishes_none_of_it() {
+    let world = World::new(Server::Sim, "end-open");
+    let mut service = Service::start(&world, world.spec());
+    service.tells("READY=1");
+    world.relay.silence();
+    let dir = service.spec.dir.clone();
+    let mut holder = Holder::new(&dir);
+    holder.write("small", "small", "a line");
+    holder.write("large", "large", "");
+    holder.run("large.write(b'l' * 100_000)");
+    fs::write(dir.join("closed"), "closed").unwrap();
+    let begun = Instant::now();
+    service.signal(Signal::SIGTERM);
+    service.tells("STOPPING=1");
+    let status = eventually("it leaves", SOON, || service.child.try_wait().unwrap());
+    println!("it left after {} ms", begun.elapsed().as_millis());
+    assert!(status.success(), "{status}");
+    assert!(mounts_below(&dir).is_empty());
+    drop(holder);
+    world.relay.open();
+    let mount = world.spec().mount();
+    mount.drain();
+    let told = mount.status();
+    for part in ["small (6 B)", "large (97.6 KiB)"] {
+        assert!(told.contains(part), "{part} is not in {told}");
+    }
+    assert_eq!(world.client.get(&world.key("closed")).body, b"closed");
+    assert!(!world.client.has(&world.key("small")) && !world.client.has(&world.key("large")));
 }
 
 #[test]
