@@ -8,7 +8,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::sources::Settings;
 use super::values;
-use super::{Config, ConfigError, Issuing, MountConfig, Place, disk};
+use super::{Config, ConfigError, Issuing, MountConfig, PinConfig, Place, disk};
 use crate::net::Network;
 use crate::types::Sse;
 use crate::{creds, drain, fs, log, net, read, store};
@@ -62,6 +62,10 @@ pub(super) fn config(source: &str, place: Place, s: &Settings) -> Result<Config,
         log,
         read,
         mount,
+        pins: PinConfig {
+            patterns: s.list("pin", str::parse)?,
+            every: at_least_a_second(s, "pin_every")?,
+        },
     })
 }
 

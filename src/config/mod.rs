@@ -96,6 +96,8 @@ pub struct Config {
     pub closed: Option<store::closed::Config>,
     /// `public_probe`: HOST or HOST:PORT.
     pub public_probe: Option<String>,
+    /// Which files are kept in the cache.
+    pub pins: PinConfig,
     /// `log`.
     pub log_level: LevelFilter,
     /// `protect_dir`.
@@ -104,6 +106,15 @@ pub struct Config {
     pub log_names: bool,
     /// `metrics`; `None`: nobody reads any.
     pub metrics: Option<PathBuf>,
+}
+
+/// `pin` and `pin_every`.
+#[derive(Clone, Debug)]
+pub struct PinConfig {
+    /// Files that match.
+    pub patterns: Vec<fs::Pattern>,
+    /// How often the bucket is asked.
+    pub every: Duration,
 }
 
 /// What is needed to give credentials away.

@@ -5,6 +5,7 @@
 
 use super::ConfigError;
 use super::values;
+use crate::fs::Pattern;
 
 /// What a value may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub enum Kind {
     Hosts,
     /// Blocks of addresses (`10.0.0.0/8`); several: give it again.
     Blocks,
+    /// Paths below the mount, with `*`, `?`, `[...]` and `**`; several: give it again.
+    Patterns,
 }
 
 /// One option.
@@ -70,7 +73,10 @@ impl Kind {
     /// Whether a second value is added to the first rather than put in its place.
     #[must_use]
     pub fn is_list(self) -> bool {
-        matches!(self, Self::Addresses | Self::Hosts | Self::Blocks)
+        matches!(
+            self,
+            Self::Addresses | Self::Hosts | Self::Blocks | Self::Patterns
+        )
     }
 
     /// What a value looks like, for the help.
@@ -92,6 +98,7 @@ impl Kind {
             Self::Addresses | Self::Address => "ADDRESS".into(),
             Self::Hosts => "NAME=ADDRESS".into(),
             Self::Blocks => "BLOCK".into(),
+            Self::Patterns => "PATTERN".into(),
         }
     }
 
@@ -144,6 +151,7 @@ impl Kind {
             Self::Address => values::address(text).map(drop),
             Self::Hosts => values::host(text).map(drop),
             Self::Blocks => values::block(text).map(drop),
+            Self::Patterns => text.parse::<Pattern>().map(drop),
         }
     }
 }
@@ -158,7 +166,7 @@ const fn opt(key: &'static str, kind: Kind, default: &'static str, doc: &'static
 }
 
 use Kind::{
-    Address, Addresses, Bits, Blocks, Count, Flag, FlagOrAuto, Group, Hosts, Path, Size,
+    Address, Addresses, Bits, Blocks, Count, Flag, FlagOrAuto, Group, Hosts, Path, Patterns, Size,
     SizeOrAuto, Text, Time, TimeOrAuto, Url, User, Word,
 };
 
@@ -207,6 +215,8 @@ pub static TABLE: &[Opt] = &[
     opt("attrs", Word(&["lazy", "exact"]), "lazy", "modes, owners and times of objects written elsewhere: learnt when opened, or asked for (2.4 KB each)"),
     opt("read_timeout", Time, "30s", "a read, or a listing of an unknown directory, fails after so long without a byte"),
     opt("prefetch", Word(&["on", "off"]), "on", "on: fetch ahead of a sequential reader; off: only what is asked for"),
+    opt("pin", Patterns, "", "files kept whole in the cache, such as conf/*.json or models/**: at most half of it"),
+    opt("pin_every", Time, "1h", "how often pinned files are looked for in the bucket, and fetched if they changed"),
     opt("readahead_max", Size, "4MiB", "fetch at most so much ahead of a sequential reader"),
 
     opt("part_size", SizeOrAuto, "auto", "size of the parts of multipart uploads; auto: by the link, 5MiB while it is slow"),

@@ -14,6 +14,7 @@ mod link;
 mod logging;
 mod metrics;
 mod notify;
+mod pins;
 mod process;
 mod reach;
 mod registry;
@@ -184,6 +185,7 @@ impl Daemon {
         let session = mounting.await??;
         let drain = build::drain(&config, &world, &core);
         let watcher = link::watch(world.net.link(), &world.leases, &drain);
+        let pins = pins::keep(&core.fs, &config.pins);
         let inner = Arc::new(Inner {
             source: config.place.to_string(),
             dir,
@@ -212,6 +214,7 @@ impl Daemon {
             metrics,
             inner,
             _watcher: watcher,
+            _pins: pins,
             time,
         })
     }
@@ -287,6 +290,7 @@ pub struct Mounted {
     metrics: Option<Metrics>,
     inner: Arc<Inner>,
     _watcher: link::Watcher,
+    _pins: pins::Keeping,
     time: time::Keeping,
 }
 

@@ -67,6 +67,17 @@ pub(super) enum Learnt {
     Refused(StoreError),
 }
 
+impl Learnt {
+    /// For who cannot do with what is known.
+    pub(super) fn into_result(self) -> super::Result<()> {
+        match self {
+            Self::Yes => Ok(()),
+            Self::Silence => Err(super::FsError::Unreachable),
+            Self::Refused(error) => Err(error.into()),
+        }
+    }
+}
+
 /// The bucket did not answer.
 #[derive(Clone, Copy, Debug)]
 struct Silent {

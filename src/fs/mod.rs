@@ -24,6 +24,8 @@ mod names;
 mod open;
 mod opener;
 mod paging;
+mod pattern;
+mod pin;
 mod read;
 mod refresh;
 mod rename;
@@ -51,6 +53,8 @@ use learn::Learner;
 use waits::Waits;
 
 pub use error::FsError;
+pub use pattern::Pattern;
+pub use pin::Pinned;
 
 /// What a verb answers.
 pub type Result<T> = std::result::Result<T, FsError>;

@@ -6,7 +6,7 @@ use crate::tree::Seen;
 use crate::types::{Kind, RelPath};
 
 use super::learn::Learnt;
-use super::{Fs, FsError, Result};
+use super::{Fs, Result};
 
 impl Fs {
     /// Has the bucket asked for `path` now (of a directory: for its names), and for all below it when
@@ -39,14 +39,11 @@ impl Fs {
                 other => other,
             }
         };
-        match learnt {
-            Learnt::Yes => Ok(()),
-            Learnt::Silence => Err(FsError::Unreachable),
-            Learnt::Refused(error) => Err(error.into()),
-        }
+        learnt.into_result()
     }
 
-    async fn list_anew(&self, path: &RelPath) -> Learnt {
+    /// Asks for all names of a directory.
+    pub(super) async fn list_anew(&self, path: &RelPath) -> Learnt {
         let listing = self.learner.listing_anew(path);
         let mut pages = 0;
         loop {

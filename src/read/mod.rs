@@ -149,6 +149,10 @@ impl Pins {
     }
 }
 
+/// A version that is held against eviction while this lives.
+#[derive(Debug)]
+pub struct Hold(#[expect(dead_code, reason = "it works by being there")] Pin);
+
 impl Default for Window {
     fn default() -> Self {
         Self {
@@ -321,6 +325,12 @@ impl Reader {
             Source::Local { .. } => true,
             Source::Remote { object, offset } => self.kept.has(object, *offset..offset + piece.len),
         })
+    }
+
+    /// Holds a version against eviction, also if nothing of it is here yet.
+    #[must_use]
+    pub fn hold(&self, object: &ObjectId) -> Hold {
+        Hold(self.kept.cache.pin(object))
     }
 
     fn ahead(&self, extents: &Extents, len: u64, read: &Range<u64>, window: &Window) -> Ahead {

@@ -5,4 +5,5 @@ mod bars;
 mod fetched;
 mod history;
 mod offline;
+mod pinned;
 mod refreshed;
