@@ -19,8 +19,8 @@ impl Fs {
     /// Opens a file. Past `ttl` its version is asked for again.
     ///
     /// # Errors
-    /// Those of open(2); `Stale` where somebody else replaced what open handles still read: the
-    /// kernel looks the name up again and opens what is there now.
+    /// Those of open(2); `Stale` where somebody else replaced what open handles still read, or removed
+    /// the name: the kernel looks it up again and opens, or makes, what is there now.
     pub async fn open(self: &Arc<Self>, ino: Ino, flags: i32, caller: Caller) -> Result<Opened> {
         // Who may only read but cuts the file short has changed it: its close seals that.
         let may_write = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
@@ -212,7 +212,8 @@ impl Fs {
             Seen::Here(node, _) if node.kind == Kind::Dir => return Err(FsError::IsDir),
             Seen::Here(node, _) => node,
             Seen::NotHere(_) | Seen::Unknown if inner.is_ours() => return Ok(()),
-            Seen::NotHere(_) | Seen::Unknown => return Err(FsError::NotFound),
+            // The kernel believes in a name that was removed elsewhere, or of an old root.
+            Seen::NotHere(_) | Seen::Unknown => return Err(FsError::Stale),
         };
         if !inner.differs(&node) {
             if inner.draft.is_none() {

@@ -221,12 +221,13 @@ fn a_clean_mount_moves_to_the_root_of_another_sim_and_shows_nothing_of_the_old_o
     eventually("the other root", LIMIT, || {
         (shell(mount.dir(), "ls") == "theirs\n").then_some(())
     });
-    for name in ["mine", "d/mine", "d"] {
+    // The kernel may still believe in a name of the old root: what creates it does so here.
+    fs::write(mount.path("mine"), "2").unwrap();
+    for name in ["d/mine", "d"] {
         eventually("the kernel knows it no more", LIMIT, || {
             fs::metadata(mount.path(name)).is_err().then_some(())
         });
     }
-    fs::write(mount.path("mine"), "2").unwrap();
     mount.drain();
     assert_eq!(
         world.client.get(&world.key("mine")).body,
@@ -242,6 +243,27 @@ fn a_clean_mount_moves_to_the_root_of_another_sim_and_shows_nothing_of_the_old_o
     let mount = spec.mount();
     assert_eq!(shell(mount.dir(), "ls"), "mine\ntheirs\n");
     assert_eq!(mount.status_json()["identity"], OTHER);
+}
+
+#[test]
+fn a_name_the_kernel_remembers_of_the_old_root_can_be_made_in_the_new_one() {
+    let world = World::of_identities("identity-remade");
+    let spec = world.spec().with("linger", "100ms").with("ttl", "1h");
+    let mount = spec.mount();
+    fs::write(mount.path("mine"), "1").unwrap();
+    mount.drain();
+    swap(&world, OTHER);
+    let mut asked = 0..;
+    eventually("the other root", LIMIT, || {
+        // Each of a name that nobody has asked for yet.
+        let _absent = fs::metadata(mount.path(&format!("absent-{}", asked.next()?)));
+        (mount.status_json()["identity"] == OTHER).then_some(())
+    });
+    fs::write(mount.path("mine"), "2").unwrap();
+    mount.drain();
+    assert_eq!(world.client.get(&world.key("mine")).body, b"1");
+    assert_eq!(world.client.get(&format!("{OTHER}/mine")).body, b"2");
+    assert_eq!(fs::read(mount.path("mine")).unwrap(), b"2");
 }
 
 #[test]
