@@ -17,6 +17,8 @@ pub(super) enum Fail {
     Disk(i32),
     /// A version that the content is made of is in the bucket no more.
     SourceGone,
+    /// The mount's root is another folder since the job began.
+    Moved,
 }
 
 impl Fail {
@@ -33,7 +35,7 @@ impl Fail {
                     )
             }
             Self::Log(_) => true,
-            Self::Disk(_) | Self::SourceGone => false,
+            Self::Disk(_) | Self::SourceGone | Self::Moved => false,
         }
     }
 
@@ -46,7 +48,7 @@ impl Fail {
                 Some(Refusal::Invalid(error.to_string()))
             }
             Self::SourceGone => Some(Refusal::Invalid(self.to_string())),
-            Self::Store(_) | Self::Log(_) | Self::Disk(_) => None,
+            Self::Store(_) | Self::Log(_) | Self::Disk(_) | Self::Moved => None,
         }
     }
 }
@@ -61,6 +63,7 @@ impl fmt::Display for Fail {
                 write!(f, "local disk: {error}")
             }
             Self::Log(error) => write!(f, "the log: {error:?}"),
+            Self::Moved => write!(f, "the mount has another root since"),
             Self::SourceGone => write!(
                 f,
                 "a version that its content is made of was replaced or removed by somebody else, \

@@ -232,7 +232,8 @@ impl Hands {
     }
 
     pub(super) async fn keep(&self, key: &RelKey, half: Half, fail: &Fail) {
-        let is_passing = fail.refusal().is_none() && *fail != Fail::SourceGone;
+        let is_passing =
+            fail.refusal().is_none() && !matches!(fail, Fail::SourceGone | Fail::Moved);
         let kept = {
             let mut halves = self.halves.lock();
             let fits = is_passing && halves.len() < HALVES_MAX;
@@ -253,7 +254,7 @@ impl Hands {
 
     /// Tells the log of an upload, durably, or aborts it.
     pub(super) async fn note_upload(&self, key: &RelKey, half: &Half) -> Result<(), Fail> {
-        let noted = self.tree.record(Record::UploadBegun {
+        let noted = self.record(Record::UploadBegun {
             key: key.clone(),
             number: half.number,
             upload: half.upload.0.as_ref().to_owned(),
@@ -262,12 +263,12 @@ impl Hands {
         });
         let noted = match noted {
             Ok(_) if seeded::is(Bug::UploadForgotten) => Ok(()),
-            Ok(seq) => self.log.flushed(seq).await,
+            Ok(seq) => self.log.flushed(seq).await.map_err(Fail::from),
             Err(error) => Err(error),
         };
         if let Err(error) = noted {
             self.waste(half).await;
-            return Err(error.into());
+            return Err(error);
         }
         Ok(())
     }

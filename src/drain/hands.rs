@@ -34,6 +34,11 @@ use crate::types::{
 /// What parts were planned with before the log told it.
 const UNTOLD: u64 = 8 << 20;
 
+tokio::task_local! {
+    /// How often the mount's root had changed when the job of this task began.
+    static ROOTS: u64;
+}
+
 /// How a job ended that did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
@@ -111,8 +116,17 @@ impl Hands {
         }
     }
 
-    /// Carries out one job. What S3 refuses for good is recorded as dead.
+    /// Carries out one job. What S3 refuses for good is recorded as dead. What was answered while the
+    /// mount came to another root counts for nothing: it is of another folder.
     pub(super) async fn carry_out(&self, job: &Job) -> Result<Progress, Fail> {
+        let work = ROOTS.scope(self.tree.roots(), self.carry_out_here(job));
+        match work.await {
+            Err(Fail::Moved) => Ok(Progress::Again),
+            done => done,
+        }
+    }
+
+    async fn carry_out_here(&self, job: &Job) -> Result<Progress, Fail> {
         let done = match job {
             Job::Send { key, number } => self.send(key, *number, false).await,
             Job::Stage { key, number } => self.send(key, *number, true).await,
@@ -133,6 +147,22 @@ impl Hands {
         }
     }
 
+    /// Appends a record about a job, if the root is still the one that it began in.
+    pub(super) fn record(&self, record: Record) -> Result<Seq, Fail> {
+        let roots = ROOTS.try_with(|roots| *roots);
+        // What needs no request is of any root.
+        let roots = roots.unwrap_or_else(|_| self.tree.roots());
+        self.tree.record_in(roots, record)?.ok_or(Fail::Moved)
+    }
+
+    /// The root is still the one that the job began in.
+    pub(super) fn stays(&self) -> Result<(), Fail> {
+        match ROOTS.try_with(|roots| *roots == self.tree.roots()) {
+            Ok(false) => Err(Fail::Moved),
+            Ok(true) | Err(_) => Ok(()),
+        }
+    }
+
     /// The change wanted at `key`, if it is still this one.
     pub(super) fn look(&self, key: &RelKey, number: Seq) -> Option<Pending> {
         self.tree.pending(|all| {
@@ -148,7 +178,7 @@ impl Hands {
         if !seeded::is(Bug::StampNotDurable) {
             self.log.flushed(number).await?;
         }
-        self.tree.record(Record::Begun {
+        self.record(Record::Begun {
             key: key.clone(),
             number,
         })?;
@@ -157,7 +187,9 @@ impl Hands {
 
     /// What is at a key.
     pub(super) async fn ask(&self, key: &ObjectKey) -> Result<Option<ObjectMeta>, Fail> {
-        match self.store.head(key, None).await {
+        let answer = self.store.head(key, None).await;
+        self.stays()?;
+        match answer {
             Ok(meta) => {
                 if meta.id.etag.as_str() == UNMADE {
                     self.caps.lock().marker_guards = false;
@@ -222,10 +254,12 @@ impl Hands {
         extents: Option<&Extents>,
         object: SentObject,
     ) -> Result<Progress, Fail> {
+        // What the cache has of an old root's versions may be needed to send them to the new one.
+        self.stays()?;
         if let Some(extents) = extents {
             self.reader.adopt(extents, &object.id, object.size).await;
         }
-        let seq = self.tree.record(Record::Sent {
+        let seq = self.record(Record::Sent {
             key: key.clone(),
             number,
             object: Box::new(object),
@@ -275,7 +309,7 @@ impl Hands {
     async fn park(&self, key: &RelKey, number: Seq, reason: Refusal) -> Result<Progress, Fail> {
         tracing::warn!(?reason, "a change was refused for good");
         tracing::debug!(%key, "the refused change");
-        let seq = self.tree.record(Record::Dead {
+        let seq = self.record(Record::Dead {
             key: key.clone(),
             number,
             reason,

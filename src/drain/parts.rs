@@ -60,7 +60,7 @@ impl Hands {
             Parts::Lost => return self.after_lost(work).await,
         };
         let etag = |part: &PartDone| (part.number, part.etag.as_str().to_owned());
-        let staged_now = self.tree.record(Record::Staged {
+        let staged_now = self.record(Record::Staged {
             key: work.key.clone(),
             number: work.number,
             upload: half.upload.0.as_ref().to_owned(),
@@ -70,9 +70,8 @@ impl Hands {
             Ok(seq) => seq,
             Err(error) => {
                 // What arrived is not sent again once the log takes records.
-                let fail = error.into();
-                self.keep(&work.key, half, &fail).await;
-                return Err(fail);
+                self.keep(&work.key, half, &error).await;
+                return Err(error);
             }
         };
         if !stage {
@@ -216,7 +215,7 @@ impl Hands {
             self.give_up(key, number, &upload).await?;
             return Ok(Progress::Again);
         };
-        self.tree.record(Record::Begun {
+        self.record(Record::Begun {
             key: key.clone(),
             number: older,
         })?;
@@ -239,7 +238,7 @@ impl Hands {
     /// Aborts what was staged, and records that there is nothing to be completed any more.
     async fn give_up(&self, key: &RelKey, number: Seq, upload: &UploadId) -> Result<(), Fail> {
         self.abort(&key.into(), upload).await;
-        self.tree.record(Record::Staged {
+        self.record(Record::Staged {
             key: key.clone(),
             number,
             upload: String::new(),

@@ -16,7 +16,7 @@ impl Hands {
     pub(super) fn drop_change(&self, key: &RelKey, number: Seq) -> Result<Progress, Fail> {
         if self.removal(key, number).is_some() {
             let key = key.clone();
-            self.tree.record(Record::Removed { key, number })?;
+            self.record(Record::Removed { key, number })?;
         }
         Ok(Progress::Settled)
     }
@@ -232,6 +232,7 @@ impl Hands {
 
     /// Nothing is at these keys any more.
     async fn removed(&self, all: &[(RelKey, Seq)]) -> Result<Progress, Fail> {
+        self.stays()?;
         // Before the record: if this fails, all of it is done again.
         self.keep_emptied_dirs(all).await?;
         self.record_removed(all).await?;
@@ -242,7 +243,7 @@ impl Hands {
         let mut last = None;
         for (key, number) in all {
             let (key, number) = (key.clone(), *number);
-            last = Some(self.tree.record(Record::Removed { key, number })?);
+            last = Some(self.record(Record::Removed { key, number })?);
         }
         if let Some(seq) = last {
             self.log.flushed(seq).await?;

@@ -46,7 +46,7 @@ impl Hands {
             }
             (Verdict::Over(base), met) => {
                 let is_foreign = base != pending.base;
-                self.tree.record(Record::Conflict {
+                self.record(Record::Conflict {
                     key: key.clone(),
                     number: work.number,
                     base,
@@ -134,7 +134,7 @@ impl Hands {
         let Some(aside) = names.find(is_free) else {
             return Err(Fail::Disk(libc::ENAMETOOLONG));
         };
-        let seq = self.tree.record(Record::Conflict {
+        let seq = self.record(Record::Conflict {
             key: work.key.clone(),
             number: work.number,
             base,

@@ -5,6 +5,7 @@ mod ahead;
 mod conflicts;
 mod dirs;
 mod removals;
+mod rerooted;
 mod uploads;
 mod world;
 

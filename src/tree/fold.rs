@@ -43,6 +43,8 @@ pub(super) struct State {
     pub(super) written_for: BTreeMap<FileNo, WrittenFor>,
     /// The position of the last record.
     pub(super) last: Seq,
+    /// How often the root has changed.
+    pub(super) roots: u64,
 }
 
 /// Whose bytes lie in a data file.
@@ -66,6 +68,7 @@ impl State {
             pins: HashMap::new(),
             written_for: BTreeMap::new(),
             last: Seq(0),
+            roots: 0,
         }
     }
 
@@ -177,6 +180,7 @@ impl State {
 
     /// Nothing is known of the new root, and nothing of what is wanted was begun there.
     fn reroot(&mut self, seq: Seq) {
+        self.roots += 1;
         self.remote.reroot(seq);
         self.uploads.forget();
         let keys = self.pending.in_order().map(|(key, _)| key.clone());

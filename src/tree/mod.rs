@@ -31,7 +31,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use crate::disk::Disk;
@@ -209,12 +209,34 @@ impl Tree {
     /// # Errors
     /// Of the log.
     pub fn record(&self, record: Record) -> Result<Seq, LogError> {
-        let mut state = self.state.lock();
+        self.append(self.state.lock(), record)
+    }
+
+    /// The same of what was begun when the root had changed `roots` times. `None`: it has changed
+    /// since, so that what the record says is of another folder; nothing is appended.
+    ///
+    /// # Errors
+    /// Of the log.
+    pub fn record_in(&self, roots: u64, record: Record) -> Result<Option<Seq>, LogError> {
+        let state = self.state.lock();
+        if state.roots != roots {
+            return Ok(None);
+        }
+        self.append(state, record).map(Some)
+    }
+
+    fn append(&self, mut state: MutexGuard<'_, State>, record: Record) -> Result<Seq, LogError> {
         let (seq, record) = self.log.append(record, &[], Need::Drain)?;
         state.apply(seq, record, now());
         drop(state);
         self.awake();
         Ok(seq)
+    }
+
+    /// How often the root has changed in this run.
+    #[must_use]
+    pub fn roots(&self) -> u64 {
+        self.state.lock().roots
     }
 
     /// Appends what is worth knowing after a crash and changes nothing that is visible or wanted.
