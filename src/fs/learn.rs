@@ -267,9 +267,16 @@ impl Learner {
         };
         match answer {
             Ok(Ok(())) => Learnt::Yes,
-            Ok(Err(error)) if !error.is_silence() => {
+            Ok(Err(error)) if is_needed && !error.is_silence() => {
                 tracing::warn!(%error, "the bucket does not answer a question about a name");
                 Learnt::Refused(error)
+            }
+            // Whoever was refused has learnt nothing about the name: what is known of it stands. A HEAD
+            // does not even say whether it was the credentials.
+            Ok(Err(error)) if !error.is_beside_the_question() => {
+                tracing::warn!(%error, "the bucket does not answer: what is known has to do");
+                self.stale.fetch_add(1, Ordering::Relaxed);
+                Learnt::Silence
             }
             silence => {
                 let why = silence.ok().and_then(Result::err);

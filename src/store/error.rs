@@ -75,6 +75,20 @@ impl StoreError {
         )
     }
 
+    /// Whether it speaks of who asked or of the way, and not of what was asked for: what was known of
+    /// that before still stands.
+    #[must_use]
+    pub fn is_beside_the_question(&self) -> bool {
+        self.is_silence()
+            || matches!(
+                self,
+                Self::Credentials(_)
+                    | Self::WrongRegion(_)
+                    | Self::NoSuchBucket
+                    | Self::BadAnswer(_)
+            )
+    }
+
     /// Whether S3 refuses the change for good: the entry is parked.
     #[must_use]
     pub fn is_refusal(&self) -> bool {

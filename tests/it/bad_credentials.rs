@@ -6,14 +6,12 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime};
-
-use kryptonfs::clock::kept::Kept;
+use std::time::{Duration, Instant};
 
 use crate::harness::cloud::{Raw, Service};
 use crate::harness::mount::BINARY;
 use crate::harness::world::level;
-use crate::harness::{Mount, Spec, TestCloud, WorkDir, eventually, noise};
+use crate::harness::{Mount, Spec, TestCloud, WorkDir, clock, eventually, noise};
 
 const LIMIT: Duration = Duration::from_secs(120);
 const MIB: usize = 1 << 20;
@@ -31,8 +29,8 @@ enum Cause {
         &'static str,
         &'static [(&'static str, &'static str)],
     ),
-    /// The clock of the device is so many seconds ahead of everybody's.
-    Ahead(u64),
+    /// The clock of the device is so many seconds ahead of everybody's, or behind it.
+    Off(i64),
     /// Krypton answers so.
     Krypton(u16, &'static str),
     /// Krypton does not answer at all.
@@ -80,9 +78,11 @@ const fn row(cause: Cause, start: Start, log: &'static [&'static str], read: Opt
     }
 }
 
-use Cause::{Ahead, Cognito, Krypton, S3, Silence};
+use Cause::{Cognito, Krypton, Off, S3, Silence};
 use Start::{Fine, Offline, Refused};
 
+const MINUTE: i64 = 60;
+const YEAR: i64 = 365 * 86400;
 const NO_POLICY: &str = "no identity-based policy allows the action";
 
 #[rustfmt::skip]
@@ -98,8 +98,10 @@ const BY_S3: &[Row] = &[
     // The role of the wrong pool.
     Row { dead: true, ..row(S3(true, 403, "AccessDenied", NO_POLICY, &[]), Refused(&["the role of the identity pool", "s3:ListBucket"]), &["refused for good", "the role of the identity pool"], EACCES) },
     // A clock that is 20 minutes or 10 years off: the server's time is learnt from its refusal.
-    row(Ahead(20 * 60), Fine, &[], OK),
-    row(Ahead(10 * 365 * 86400), Fine, &[], OK),
+    row(Off(20 * MINUTE), Fine, &[], OK),
+    row(Off(-20 * MINUTE), Fine, &[], OK),
+    row(Off(10 * YEAR), Fine, &[], OK),
+    row(Off(-10 * YEAR), Fine, &[], OK),
     row(S3(false, 403, "RequestTimeTooSkewed", "skew", &[]), Fine, &[], OK),
     // One that stays wrong.
     row(S3(true, 403, "RequestTimeTooSkewed", "skew", &[]), Refused(&["the clock of this device is wrong"]), &["the clock of this device is wrong"], EIO),
@@ -146,13 +148,6 @@ impl Bench {
         let work = WorkDir::new(name);
         let cloud = TestCloud::start(&work.dir("cloud"), "bucket", None);
         cloud.insert("pre/big", noise(1, 3 * MIB));
-        if let Ahead(seconds) = row.cause {
-            // The device believes no time before the one that it was already.
-            let spool = work.dir("spool");
-            let kept = Kept::open(&spool.join("clock")).unwrap();
-            kept.write(SystemTime::now() + Duration::from_secs(seconds))
-                .unwrap();
-        }
         Self { work, cloud, row }
     }
 
@@ -188,6 +183,10 @@ impl Bench {
             options: options.into_iter().map(own).collect(),
             log: self.work.path().join(format!("mount-{time}.log")),
             space: None,
+            env: match self.row.cause {
+                Off(seconds) => clock::off(self.work.path(), seconds),
+                _ => Vec::new(),
+            },
         }
     }
 
@@ -224,7 +223,7 @@ impl Bench {
                 issuer("Cognito", status, &body);
             }
             // From the first mount on.
-            Ahead(_) => {}
+            Off(_) => {}
             Silence => {
                 cloud.silence(Service::Krypton, true);
                 s3(false, 400, "ExpiredToken", "over", &[]);
@@ -233,7 +232,7 @@ impl Bench {
     }
 
     fn is_of_s3(&self) -> bool {
-        matches!(self.row.cause, S3(..) | Ahead(_))
+        matches!(self.row.cause, S3(..) | Off(_))
     }
 
     fn bytes(&self, name: &str) -> Option<Vec<u8>> {
@@ -312,7 +311,7 @@ fn at_work(bench: &Bench, mount: &Mount, big: &[u8], up: &[u8]) {
                 .any(|line| contains_all(line, bench.row.log))
                 .then_some(())
         });
-    } else if !matches!(bench.row.cause, Ahead(_)) {
+    } else if !matches!(bench.row.cause, Off(_)) {
         eventually("it is met", LIMIT, || {
             (bench.cloud.counts().since(&before).failed > 0).then_some(())
         });
@@ -407,6 +406,49 @@ fn whatever_krypton_answers_is_said_and_nothing_is_lost() {
 #[test]
 fn whatever_cognito_answers_is_said_and_nothing_is_lost() {
     all("bad-cognito", BY_COGNITO);
+}
+
+/// What is known is told and read past its time, whatever is thought of the credentials; it is counted.
+fn known_past_its_time(name: &str, row: Row) {
+    let bench = Bench::new(name, row);
+    let mount = bench.spec(1).with("ttl", "0s").mount();
+    fs::write(mount.path("first"), "1").unwrap();
+    mount.drain();
+    let names = || {
+        let names = fs::read_dir(mount.dir())?;
+        let names = names.map(|name| Ok(name?.file_name().into_string().unwrap()));
+        let mut names = names.collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok::<_, io::Error>(names)
+    };
+    eventually("the bucket is seen", LIMIT, || {
+        (names().ok()? == ["big", "first"]).then_some(())
+    });
+    bench.strike("*", 0);
+    let stale = || mount.status_json()["stale_answers"].as_u64().unwrap();
+    let before = stale();
+    assert_eq!(fs::metadata(mount.path("first")).unwrap().len(), 1);
+    assert_eq!(fs::metadata(mount.path("big")).unwrap().len(), 3 << 20);
+    assert_eq!(names().unwrap(), ["big", "first"]);
+    assert_eq!(fs::read(mount.path("first")).unwrap(), b"1");
+    assert!(stale() > before, "{before}");
+    bench.cloud.insert("pre/other", b"3".to_vec());
+    bench.cloud.clear_faults();
+    let other = eventually("it answers again", LIMIT, || {
+        fs::read(mount.path("other")).ok()
+    });
+    assert_eq!(other, b"3");
+}
+
+#[test]
+fn what_is_known_is_told_past_its_time_while_the_credentials_are_refused() {
+    let is_refused = |row: &&Row| matches!(row.start, Refused(_)) && !row.dead;
+    let rows = BY_S3.iter().chain(&BY_KRYPTON[..1]).filter(is_refused);
+    std::thread::scope(|scope| {
+        for (at, row) in rows.enumerate() {
+            scope.spawn(move || known_past_its_time(&format!("bad-known-{at}"), *row));
+        }
+    });
 }
 
 #[test]

@@ -267,6 +267,7 @@ impl Field {
             options: options.map(|(key, value)| (key.into(), value)).to_vec(),
             log: self.work.path().join("mount.log"),
             space: Some(self.device()),
+            env: Vec::new(),
         }
     }
 

@@ -5,6 +5,7 @@
 //! process that is started ends with this one; nothing stays mounted.
 
 pub(crate) mod client;
+pub(crate) mod clock;
 pub(crate) mod cloud;
 pub(crate) mod field;
 pub(crate) mod gate;

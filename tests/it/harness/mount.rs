@@ -26,6 +26,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(240);
 pub(crate) struct Spec {
     /// `s3://bucket/prefix`.
     pub(crate) source: String,
+    /// Empty: it is not said.
     pub(crate) region: String,
     pub(crate) endpoint: String,
     pub(crate) krypton: String,
@@ -39,6 +40,8 @@ pub(crate) struct Spec {
     pub(crate) log: PathBuf,
     /// The network namespace it runs in, if not the tests' own.
     pub(crate) space: Option<String>,
+    /// Its environment beside the usual.
+    pub(crate) env: Vec<(String, String)>,
 }
 
 impl Spec {
@@ -64,16 +67,18 @@ impl Spec {
         ];
         options.extend(self.options.iter().cloned());
         let joined: Vec<_> = options.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        vec![
-            "--region".into(),
-            self.region.clone(),
+        let mut said = vec![
             "--endpoint-url".into(),
             self.endpoint.clone(),
             "--krypton-url".into(),
             self.krypton.clone(),
             "-o".into(),
             joined.join(","),
-        ]
+        ];
+        if !self.region.is_empty() {
+            said.extend(["--region".into(), self.region.clone()]);
+        }
+        said
     }
 
     /// Another command of the binary that takes these options, where the mount would run; at most
@@ -191,6 +196,7 @@ impl Mount {
             .env_clear()
             .env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin")
             .env("RUST_BACKTRACE", "1")
+            .envs(spec.env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log);

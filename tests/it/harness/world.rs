@@ -136,6 +136,7 @@ impl World {
             ],
             log: self.work.path().join("mount.log"),
             space: None,
+            env: Vec::new(),
         }
     }
 
