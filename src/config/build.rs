@@ -133,16 +133,9 @@ fn net_config(s: &Settings) -> Result<net::Config, ConfigError> {
 
 fn s3_config(place: &Place, s: &Settings) -> Result<store::s3::Config, ConfigError> {
     let endpoint_url = s.read("endpoint_url", text)?;
-    let region = match (s.read("region", text)?, &endpoint_url) {
-        (Some(region), _) => region,
-        // Other servers than Amazon's take any; this is what they expect.
-        (None, Some(url)) if !is_amazon(url) => "us-east-1".to_owned(),
-        (None, _) => return fault("region is needed: say region=NAME, such as ap-northeast-1"),
-    };
-    if !region
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || c == '-')
-    {
+    let region = s.read("region", text)?;
+    let is_name = |text: &String| text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    if !region.as_ref().is_none_or(is_name) {
         return fault("region is not a name of a region: say one such as ap-northeast-1");
     }
     let path_style = s
@@ -155,10 +148,6 @@ fn s3_config(place: &Place, s: &Settings) -> Result<store::s3::Config, ConfigErr
         path_style,
         is_rooted: is_rooted(s)?,
     })
-}
-
-fn is_amazon(url: &str) -> bool {
-    amazon(url).is_some()
 }
 
 /// The host, if it is one of Amazon's.
@@ -177,12 +166,14 @@ fn wants_path(url: &str) -> bool {
     amazon(url).is_none_or(|host| host.contains(".vpce."))
 }
 
-/// What a spool is bound to.
+/// What a spool is bound to. Not the region: a bucket's name is one bucket's in all of Amazon's
+/// regions (China's are apart), and who learnt the region and names it later finds what waits.
 fn endpoint(s3: &store::s3::Config) -> String {
-    let given = s3.endpoint_url.as_deref();
-    match given {
-        Some(url) => url.trim_end_matches('/').to_ascii_lowercase(),
-        None => format!("s3.{}", s3.region),
+    let in_china = |region: &String| region.starts_with("cn-");
+    match (&s3.endpoint_url, &s3.region) {
+        (Some(url), _) => url.trim_end_matches('/').to_ascii_lowercase(),
+        (None, Some(region)) if in_china(region) => "s3.cn".to_owned(),
+        (None, _) => "s3".to_owned(),
     }
 }
 

@@ -173,7 +173,7 @@ use Kind::{
 /// All options, in the order of the help.
 #[rustfmt::skip]
 pub static TABLE: &[Opt] = &[
-    opt("region", Text, "", "the bucket's region; needed unless endpoint_url is given"),
+    opt("region", Text, "", "the bucket's region; without it, the bucket is asked once"),
     opt("endpoint_url", Url, "", "another S3 server or VPC endpoint than the region's own"),
     opt("path_style", FlagOrAuto, "auto", "bucket in the path of the URL; auto: where endpoint_url is not Amazon's regional one"),
     opt("ca_file", Path, "", "trust exactly the CA certificates in this PEM file"),

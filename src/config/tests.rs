@@ -24,7 +24,7 @@ fn the_defaults_are_those_of_the_design() {
     assert_eq!(all.net.ntp.as_deref(), Some("ntp.soracom.io"));
     assert_eq!(all.creds.mode, Mode::Auto);
     assert_eq!(all.creds.krypton_url, "https://krypton.soracom.io:8036");
-    assert_eq!(all.s3.region, "ap-northeast-1");
+    assert_eq!(all.s3.region.as_deref(), Some("ap-northeast-1"));
     assert!(!all.s3.path_style);
     assert_eq!(all.fs.ttl, Duration::from_secs(60));
     assert_eq!(all.fs.stale_after, Duration::from_secs(2));
@@ -49,7 +49,7 @@ fn options_reach_the_modules_they_are_for() {
          statfs=spool,ro,log=off,ntp=none,allow_other=false,content_type=none,uid=5,gid=6",
     )
     .unwrap();
-    assert_eq!(all.s3.region, "us-east-1");
+    assert_eq!(all.s3.region, None);
     assert!(all.s3.path_style);
     let folder = all.place.folder("https://10.0.0.1:9000");
     assert_eq!(all.log.dir, PathBuf::from("/s").join(&folder));
@@ -83,12 +83,22 @@ fn a_closed_network_needs_to_know_to_what() {
 }
 
 #[test]
-fn the_region_is_needed_for_amazon_only() {
-    let open = "network=open";
-    assert!(fault(open).contains("region=NAME"));
-    let vpce = "network=open,endpoint_url=https://bucket.vpce-1.s3.eu-west-1.vpce.amazonaws.com";
-    assert!(fault(vpce).contains("region=NAME"));
-    assert!(config("network=open,endpoint_url=https://minio.example").is_ok());
+fn who_learns_the_region_has_the_spool_of_who_says_it() {
+    let spool = |line: &str| config(&format!("network=open,{line}")).unwrap().log;
+    for (without, with) in [
+        ("ttl=1s", "region=ap-northeast-1"),
+        (
+            "endpoint_url=https://minio.example",
+            "endpoint_url=https://minio.example/,region=x",
+        ),
+    ] {
+        let (without, with) = (spool(without), spool(with));
+        assert_eq!(without.dir, with.dir);
+        assert_eq!(without.binding, with.binding);
+    }
+    // Another bucket of the same name.
+    assert_ne!(spool("region=cn-north-1").dir, spool("ttl=1s").dir);
+    assert!(fault("network=open,region=a/b").contains("ap-northeast-1"));
 }
 
 #[test]
@@ -99,7 +109,7 @@ fn an_interface_endpoint_is_asked_by_path_and_signed_for_the_real_region() {
     };
     let endpoint = at("bucket.vpce-1a2b-5e6f.s3.eu-west-1.vpce.amazonaws.com");
     assert!(endpoint.path_style);
-    assert_eq!(endpoint.region, "eu-west-1");
+    assert_eq!(endpoint.region.as_deref(), Some("eu-west-1"));
     assert!(!at("s3.eu-west-1.amazonaws.com").path_style);
     assert!(at("minio.example").path_style);
 }

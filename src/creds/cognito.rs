@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_cognitoidentity::Client;
-use aws_sdk_cognitoidentity::config::Builder;
+use aws_sdk_cognitoidentity::config::{Builder, Region};
 use aws_sdk_cognitoidentity::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_cognitoidentity::operation::get_credentials_for_identity::GetCredentialsForIdentityError as Said;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
@@ -80,7 +80,9 @@ pub(super) async fn exchange(
     clock: &SharedClock,
 ) -> Result<Lease, Error> {
     let patience = TimeoutConfig::builder().operation_timeout(PATIENCE).build();
-    let mut config = Builder::from(&net.sdk_config(&token.region)).timeout_config(patience);
+    let mut config = Builder::from(&net.sdk_config())
+        .region(Region::new(token.region.clone()))
+        .timeout_config(patience);
     config.set_endpoint_url(url.map(str::to_owned));
     asked_of(&Client::from_conf(config.build()), token, clock).await
 }

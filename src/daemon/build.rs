@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Failure;
 use super::identity::{Identity, Rules};
+use super::region::Region;
 use crate::clock::believed::Believed;
 use crate::config::Config;
 use crate::creds::{self, Leases};
@@ -19,6 +20,7 @@ use crate::store::closed::{self, Closed};
 use crate::store::counted::{Counted, Counters};
 use crate::store::limit::{self, Limit};
 use crate::store::prefix::Prefix;
+use crate::store::region::RegionMemory;
 use crate::store::retry::{self, Retry};
 use crate::store::rooted::{Root, Rooted};
 use crate::store::s3::S3Store;
@@ -31,6 +33,8 @@ pub(super) struct World {
     pub(super) leases: Arc<dyn Leases>,
     /// What gives them out.
     pub(super) identity: Arc<Identity>,
+    /// Where the bucket is, if it was not said.
+    region: Arc<Region>,
     pub(super) counters: Arc<Counters>,
     /// `closed_check`, if it is on.
     pub(super) closed: Option<Closed>,
@@ -65,11 +69,13 @@ pub(super) fn world(config: &Config) -> Result<World, Failure> {
     );
     let leases: Arc<dyn Leases> = Arc::clone(&identity) as Arc<dyn Leases>;
     let counters = Arc::new(Counters::default());
+    let region = Arc::<Region>::default();
     let s3 = S3Store::new(
         &config.s3,
         net.http_client(),
-        &net.sdk_config(&config.s3.region),
+        &net.sdk_config(),
         Arc::clone(&leases),
+        Arc::clone(&region) as Arc<dyn RegionMemory>,
     );
     let counted = Counted::over(Arc::new(s3), Arc::clone(&counters));
     let closed = config
@@ -95,6 +101,7 @@ pub(super) fn world(config: &Config) -> Result<World, Failure> {
         net,
         leases,
         identity,
+        region,
         counters,
         closed,
         once,
@@ -147,6 +154,7 @@ pub(super) fn core(config: &Config, world: &World) -> Result<Core, Failure> {
         );
     }
     world.identity.opened(&log, &tree);
+    world.region.opened(&log);
     let store = Arc::clone(&world.store);
     let spool = Arc::clone(log.spool());
     let reader = Reader::new(config.read.clone(), Arc::clone(&store), spool);

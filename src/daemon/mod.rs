@@ -17,6 +17,7 @@ mod notify;
 mod pins;
 mod process;
 mod reach;
+mod region;
 mod registry;
 mod service;
 mod status;

@@ -12,6 +12,7 @@ use crate::creds::{Krypton, Leases, Once};
 use crate::doctor::Parts;
 use crate::net::Net;
 use crate::store::prefix::Prefix;
+use crate::store::region::{Forgetful, RegionMemory};
 use crate::store::rooted::{Root, Rooted};
 use crate::store::s3::S3Store;
 use crate::store::{self, ObjectStore, StoreError};
@@ -50,11 +51,13 @@ pub fn reach(config: &Config) -> Result<Parts, Failure> {
     let krypton = Arc::new(krypton.map_err(|error| Failure::Usage(error.to_string()))?);
     let source = Arc::<Krypton>::clone(&krypton);
     let leases: Arc<dyn Leases> = Arc::new(Once::new(source));
+    let region = Arc::<Forgetful>::default();
     let s3 = Arc::new(S3Store::new(
         &config.s3,
         net.http_client(),
-        &net.sdk_config(&config.s3.region),
+        &net.sdk_config(),
         Arc::clone(&leases),
+        Arc::clone(&region) as Arc<dyn RegionMemory>,
     ));
     let bucket: Arc<dyn ObjectStore> = Arc::<S3Store>::clone(&s3);
     let below: Arc<dyn ObjectStore> = Prefix::over(Arc::clone(&bucket), &config.place.prefix);
@@ -70,6 +73,7 @@ pub fn reach(config: &Config) -> Result<Parts, Failure> {
         leases,
         mount,
         bucket,
+        region,
         uploads: s3,
     })
 }

@@ -33,21 +33,11 @@ impl Doctor<'_> {
         let listing = tokio::time::timeout(PATIENCE, self.parts.mount.list(&request)).await;
         let listed = listing.unwrap_or(Err(StoreError::Deadline)).map(drop);
         let mut rows = rows(&self.facts.bucket, &listed);
-        if let Some(named) = self.facts.endpoint_url.as_deref().and_then(region_of)
-            && named != self.facts.region
-        {
-            rows[1] = Row::fail(
-                "region",
-                format!(
-                    "endpoint_url is in {named}, but region={}",
-                    self.facts.region
-                ),
-                "say the bucket's region for both: an endpoint reaches no other",
-            );
-        } else if listed.is_ok() {
-            let region = &self.facts.region;
-            let seen = format!("{region}, as the path's: S3 there took the request");
-            rows[1] = Row::pass("region", seen);
+        let endpoint = self.facts.endpoint_url.as_deref().and_then(region_of);
+        let learnt = self.parts.region.region();
+        let given = self.facts.region.as_deref();
+        if let Some(row) = region_row(endpoint, given, learnt.as_deref(), listed.is_ok()) {
+            rows[1] = row;
         }
         for row in rows {
             self.add(row);
@@ -65,6 +55,43 @@ fn region_of(url: &str) -> Option<&str> {
     let (before, region) = host.rsplit_once('.')?;
     let is_s3 = before == "s3" || before.ends_with(".s3");
     is_s3.then_some(region)
+}
+
+/// The endpoint's region against the one that is signed for: it was given, or the bucket told it.
+fn region_row(
+    endpoint: Option<&str>,
+    given: Option<&str>,
+    learnt: Option<&str>,
+    is_listed: bool,
+) -> Option<Row> {
+    let region = given.or(learnt);
+    let whose = match (given, learnt) {
+        (Some(region), _) => format!("region={region}"),
+        (None, Some(region)) => format!("the bucket in {region}"),
+        (None, None) => "no region is told".to_owned(),
+    };
+    match (endpoint, region) {
+        (Some(named), Some(region)) if named != region => Some(Row::fail(
+            "region",
+            format!("endpoint_url is in {named}, but {whose}"),
+            "say the bucket's region for both: an endpoint reaches no other",
+        )),
+        (_, Some(region)) if is_listed => {
+            let by = match given {
+                Some(_) => "S3 there took the request",
+                None => "as the bucket itself says",
+            };
+            Some(Row::pass(
+                "region",
+                format!("{region}, as the path's: {by}"),
+            ))
+        }
+        (_, None) if is_listed => Some(Row::pass(
+            "region",
+            "the server names none, and takes what is signed for us-east-1",
+        )),
+        _ => None,
+    }
 }
 
 /// The bucket is in another region.

@@ -67,7 +67,10 @@ impl Doctor<'_> {
             return;
         }
         let region = identity.and_then(|identity| identity.split_once(':'));
-        let region = region.map_or(self.facts.region.as_str(), |(region, _)| region);
+        let region = match region {
+            Some((region, _)) => region,
+            None => self.facts.region.as_deref().unwrap_or("us-east-1"),
+        };
         let public = format!("https://cognito-identity.{region}.amazonaws.com");
         let url = self.facts.cognito_url.as_deref().unwrap_or(&public);
         let Some(server) = Server::of(url) else {

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use crate::clock::believed::Believed;
 use crate::creds::{Krypton, Leases};
 use crate::net::{Net, Server};
+use crate::store::region::RegionMemory;
 use crate::store::{ObjectStore, Uploads};
 
 pub use report::{Report, Row, Verdict};
@@ -44,6 +45,8 @@ pub struct Parts {
     pub bucket: Arc<dyn ObjectStore>,
     /// What a mount sees of it.
     pub mount: Arc<dyn ObjectStore>,
+    /// Where the bucket is, once it was asked.
+    pub region: Arc<dyn RegionMemory>,
     /// Uploads that were begun there.
     pub uploads: Arc<dyn Uploads>,
 }
@@ -59,8 +62,8 @@ pub struct Facts {
     pub prefix: String,
     /// The mount is the identity's own folder below it (`prefix=identity`).
     pub is_rooted: bool,
-    /// `region`.
-    pub region: String,
+    /// `region`, if it is given.
+    pub region: Option<String>,
     /// Where S3 is, as a URL.
     pub s3_url: String,
     /// `endpoint_url`, if it is given.

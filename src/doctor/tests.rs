@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use super::*;
 use crate::creds::{self, Once};
 use crate::net;
+use crate::store::region::Forgetful;
 use crate::store::twin::Twin;
 use crate::store::{self, Begun};
 
@@ -47,6 +48,7 @@ fn parts(interface: &str) -> (Parts, Facts) {
         krypton,
         bucket: Arc::clone(&twin),
         mount: twin,
+        region: Arc::<Forgetful>::default(),
         uploads: Arc::new(NoUploads),
     };
     let facts = Facts {
@@ -54,7 +56,7 @@ fn parts(interface: &str) -> (Parts, Facts) {
         bucket: "b".into(),
         prefix: "p/".into(),
         is_rooted: false,
-        region: "ap-northeast-1".into(),
+        region: Some("ap-northeast-1".into()),
         s3_url: nobody(),
         endpoint_url: None,
         krypton_url: creds.krypton_url,

@@ -41,12 +41,23 @@ const CLEAN: &str = "clean";
 pub(super) struct Bound {
     pub(super) mount: MountId,
     pub(super) salt: Salt,
-    /// With whose credentials it is sent, if that is known.
-    pub(super) identity: Option<Arc<str>>,
+    /// What was learnt before.
+    pub(super) learnt: Learnt,
     /// What is in its log.
     pub(super) survey: Survey,
     /// What the user should know.
     pub(super) notes: Vec<String>,
+}
+
+/// What nobody says at a mount, and a start without a link has to know.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Learnt {
+    /// With whose credentials it is sent.
+    #[serde(default)]
+    pub(super) identity: Option<Arc<str>>,
+    /// The bucket's region.
+    #[serde(default)]
+    pub(super) region: Option<Arc<str>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,8 +65,8 @@ struct OnDisk {
     version: u32,
     #[serde(flatten)]
     binding: Binding,
-    #[serde(default)]
-    identity: Option<Arc<str>>,
+    #[serde(flatten)]
+    learnt: Learnt,
     mount: String,
     salt: String,
     machine: Option<String>,
@@ -165,13 +176,13 @@ pub(super) fn bind(
         mount = new;
     }
     if !notes.is_empty() || (here.is_some() && bound.machine.is_none()) {
-        let identity = bound.identity.clone();
-        write(folders, wanted, identity, (mount, salt), machine)?;
+        let learnt = bound.learnt.clone();
+        write(folders, wanted, learnt, (mount, salt), machine)?;
     }
     Ok(Bound {
         mount,
         salt,
-        identity: bound.identity,
+        learnt: bound.learnt,
         survey,
         notes,
     })
@@ -190,11 +201,11 @@ fn adopt(
         bound.survey = survey;
         return Ok(bound);
     };
-    write(folders, wanted, None, (mount, salt), machine)?;
+    write(folders, wanted, Learnt::default(), (mount, salt), machine)?;
     Ok(Bound {
         mount,
         salt,
-        identity: None,
+        learnt: Learnt::default(),
         survey,
         notes: vec!["the spool had no binding: what is in it goes where it is mounted now".into()],
     })
@@ -202,11 +213,11 @@ fn adopt(
 
 fn fresh(folders: &Folders, wanted: &Binding, machine: Option<&str>) -> Result<Bound, LogError> {
     let (mount, salt) = (MountId(random()?), Salt(random()?));
-    write(folders, wanted, None, (mount, salt), machine)?;
+    write(folders, wanted, Learnt::default(), (mount, salt), machine)?;
     Ok(Bound {
         mount,
         salt,
-        identity: None,
+        learnt: Learnt::default(),
         survey: Survey::default(),
         notes: Vec::new(),
     })
@@ -230,7 +241,7 @@ pub(super) fn of(root: &Dir) -> Result<Option<Owner>, LogError> {
     let (mount, salt) = numbers.ok_or_else(|| unreadable(root))?;
     Ok(Some(Owner {
         binding: bound.binding,
-        identity: bound.identity,
+        identity: bound.learnt.identity,
         mount: MountId(mount),
         salt: Salt(salt),
     }))
@@ -252,14 +263,14 @@ fn read(root: &Dir) -> Result<Option<OnDisk>, LogError> {
 fn write(
     folders: &Folders,
     binding: &Binding,
-    identity: Option<Arc<str>>,
+    learnt: Learnt,
     (mount, salt): (MountId, Salt),
     machine: Option<&str>,
 ) -> Result<(), LogError> {
     let on_disk = OnDisk {
         version: VERSION,
         binding: binding.clone(),
-        identity,
+        learnt,
         mount: mount.to_string(),
         salt: format!("{:016x}", salt.0),
         machine: machine.map(|machine| machine_sum(salt, machine)),
@@ -273,11 +284,11 @@ fn put(root: &Dir, on_disk: &OnDisk) -> Result<(), LogError> {
     Ok(root.replace(FILE, &json)?)
 }
 
-/// Binds the spool in `root` to `identity` from now on.
-pub(super) fn to_identity(root: &Dir, identity: &Arc<str>) -> Result<(), LogError> {
+/// Notes in the spool in `root` what was learnt.
+pub(super) fn note(root: &Dir, learnt: &Learnt) -> Result<(), LogError> {
     let mut on_disk = read(root)?.ok_or_else(|| unreadable(root))?;
     on_disk.version = VERSION;
-    on_disk.identity = Some(Arc::clone(identity));
+    on_disk.learnt = learnt.clone();
     put(root, &on_disk)
 }
 

@@ -82,7 +82,7 @@ fn open_on(
     let Bound {
         mount,
         salt,
-        identity,
+        learnt,
         survey,
         mut notes,
     } = bound;
@@ -107,7 +107,7 @@ fn open_on(
         spool: Arc::new(spool),
         disk,
         mount,
-        identity: Mutex::new(identity),
+        learnt: Mutex::new(learnt),
         binding: Mutex::new(()),
         notes,
     })

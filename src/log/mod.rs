@@ -38,6 +38,7 @@ use parking_lot::Mutex;
 use crate::disk::Disk;
 use crate::types::{FileNo, MountId, Seq};
 
+use bind::Learnt;
 use commit::Commit;
 use error::errno;
 
@@ -90,8 +91,8 @@ pub struct Log {
     spool: Arc<Spool>,
     disk: Disk,
     mount: MountId,
-    /// With whose credentials it is sent; a leaf lock.
-    identity: Mutex<Option<Arc<str>>>,
+    /// With whose credentials it is sent, to which region; a leaf lock.
+    learnt: Mutex<Learnt>,
     /// Held while `binding` is written, by one at a time.
     binding: Mutex<()>,
     notes: Vec<String>,
@@ -196,7 +197,13 @@ impl Log {
     /// The Cognito identity with whose credentials what is in here is sent, as far as it is known.
     #[must_use]
     pub fn identity(&self) -> Option<Arc<str>> {
-        self.identity.lock().clone()
+        self.learnt.lock().identity.clone()
+    }
+
+    /// The bucket's region, if it was learnt from it.
+    #[must_use]
+    pub fn region(&self) -> Option<Arc<str>> {
+        self.learnt.lock().region.clone()
     }
 
     /// Binds the spool to `identity`, durably once this answers; where there is no room for it, only until
@@ -205,15 +212,30 @@ impl Log {
     /// # Errors
     /// `Disk`; it is bound as before then, until the next start at least.
     pub fn bind_to(&self, identity: &str) -> Result<(), LogError> {
-        let identity: Arc<str> = identity.into();
+        self.note(&|learnt| learnt.identity = Some(identity.into()))
+    }
+
+    /// Notes the bucket's region, as `bind_to` does whose it is. Blocking.
+    ///
+    /// # Errors
+    /// `Disk`; it is as before then, until the next start at least.
+    pub fn learn_region(&self, region: &str) -> Result<(), LogError> {
+        self.note(&|learnt| learnt.region = Some(region.into()))
+    }
+
+    fn note(&self, set: &dyn Fn(&mut Learnt)) -> Result<(), LogError> {
         let _one = self.binding.lock();
-        match bind::to_identity(self.spool.root(), &identity) {
+        let mut learnt = self.learnt.lock().clone();
+        set(&mut learnt);
+        match bind::note(self.spool.root(), &learnt) {
             Err(LogError::Full) => {
-                tracing::warn!("no room on the device to note whose the credentials are");
+                tracing::warn!(
+                    "no room on the device to note whose the credentials are and where the bucket is"
+                );
             }
             done => done?,
         }
-        *self.identity.lock() = Some(identity);
+        *self.learnt.lock() = learnt;
         Ok(())
     }
 

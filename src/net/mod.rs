@@ -253,10 +253,10 @@ impl Net {
         self.http.clone()
     }
 
-    /// The base for an SDK client: our HTTP client, no credentials, no retries, no timeouts.
+    /// The base for an SDK client: our HTTP client, no region, no credentials, no retries, no timeouts.
     #[must_use]
-    pub fn sdk_config(&self, region: &str) -> SdkConfig {
-        sdk::config(region, self.http_client(), self.time.clone())
+    pub fn sdk_config(&self) -> SdkConfig {
+        sdk::config(self.http_client(), self.time.clone())
     }
 
     /// For calls that are not AWS's.

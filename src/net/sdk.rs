@@ -11,7 +11,7 @@ use aws_config::identity::IdentityCache;
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_smithy_async::rt::sleep::TokioSleep;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
@@ -95,11 +95,10 @@ fn connector_error(error: &hyper_util::client::legacy::Error) -> ConnectorError 
 }
 
 /// The base of every SDK client of ours.
-pub(super) fn config(region: &str, http: SharedHttpClient, time: Time) -> SdkConfig {
+pub(super) fn config(http: SharedHttpClient, time: Time) -> SdkConfig {
     SdkConfig::builder()
         // Pinned: a newer behaviour comes with a release of ours, not with a `cargo update`.
         .behavior_version(BehaviorVersion::v2026_01_12())
-        .region(Region::new(region.to_owned()))
         .http_client(http)
         .sleep_impl(TokioSleep::new())
         .time_source(time)

@@ -1,7 +1,7 @@
 use std::error::Error as _;
 use std::net::TcpListener;
 
-use aws_sdk_cognitoidentity::config::Builder;
+use aws_sdk_cognitoidentity::config::{Builder, Region};
 use aws_sdk_cognitoidentity::error::SdkError;
 use aws_smithy_runtime_api::client::result::DispatchFailure;
 use reqwest::{Method, Request, Url};
@@ -29,7 +29,8 @@ async fn call(net: &Net, url: &str) -> Result<Answer, WebError> {
 
 /// How an SDK client's request to `url` fails before there is an answer, and the text of it.
 async fn sdk_failure(net: &Net, url: &str) -> (DispatchFailure, String) {
-    let config = Builder::from(&net.sdk_config("ap-northeast-1"))
+    let config = Builder::from(&net.sdk_config())
+        .region(Region::new("ap-northeast-1"))
         .endpoint_url(url)
         .build();
     let client = aws_sdk_cognitoidentity::Client::from_conf(config);

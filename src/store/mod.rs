@@ -15,6 +15,7 @@ pub mod layer;
 pub mod limit;
 mod op;
 pub mod prefix;
+pub mod region;
 pub mod retry;
 pub mod rooted;
 pub mod s3;

@@ -24,6 +24,7 @@ mod packaging;
 mod peers;
 mod reading;
 mod readme;
+mod region;
 mod rescue;
 mod restart;
 mod running;

@@ -6,6 +6,7 @@ use kryptonfs::clock::SystemClock;
 use kryptonfs::creds;
 use kryptonfs::net::{self, Net, Network};
 use kryptonfs::store::ObjectStore;
+use kryptonfs::store::region::Forgetful;
 use kryptonfs::store::retry::{self, Retry};
 use kryptonfs::store::s3::{self, S3Store};
 
@@ -73,17 +74,18 @@ fn adapter(world: &World) -> Arc<dyn ObjectStore> {
     let keeper = creds::keeper(&config, &net, Arc::new(SystemClock)).unwrap();
     let config = s3::Config {
         bucket: world.access.bucket.clone(),
-        region: spec.region.clone(),
+        region: Some(spec.region.clone()),
         endpoint_url: Some(spec.endpoint),
         path_style: true,
         is_rooted: false,
     };
-    let base = net.sdk_config(&spec.region);
+    let base = net.sdk_config();
     Arc::new(S3Store::new(
         &config,
         net.http_client(),
         &base,
         Arc::new(keeper),
+        Arc::<Forgetful>::default(),
     ))
 }
 

@@ -210,6 +210,7 @@ fn the_identity_is_there_after_a_restart_and_unknown_in_a_spool_of_before() {
     let (log, _) = open_log(&config).unwrap();
     assert_eq!(log.identity(), None);
     log.bind_to("r:0").unwrap();
+    log.learn_region("eu-west-1").unwrap();
     let mount = log.mount_id();
     drop(log);
     let (log, _) = open_log(&config).unwrap();
@@ -217,11 +218,12 @@ fn the_identity_is_there_after_a_restart_and_unknown_in_a_spool_of_before() {
         (log.identity().as_deref(), log.mount_id()),
         (Some("r:0"), mount)
     );
+    assert_eq!(log.region().as_deref(), Some("eu-west-1"));
     drop(log);
     let (folders, _lock, _) = open(&Disk::default(), &config.dir).unwrap();
     let copied = bind(&folders, &config.binding, Some("elsewhere")).unwrap();
     assert_eq!(
-        copied.identity.as_deref(),
+        copied.learnt.identity.as_deref(),
         Some("r:0"),
         "it moves with what is unsent"
     );
@@ -230,7 +232,7 @@ fn the_identity_is_there_after_a_restart_and_unknown_in_a_spool_of_before() {
     let old = old.replace("\"version\": 2", "\"version\": 1");
     std::fs::write(&path, old.replace("\"identity\": \"r:0\",", "")).unwrap();
     let before = bind(&folders, &config.binding, None).unwrap();
-    assert_eq!((before.identity, before.mount), (None, copied.mount));
+    assert_eq!((before.learnt.identity, before.mount), (None, copied.mount));
 }
 
 #[tokio::test]

@@ -145,8 +145,8 @@ fn doubt(code: Option<&str>, status: u16, role: Role) -> Option<Doubt> {
     }
 }
 
-/// The region that a redirect names: in a header, or in the body.
-fn region(answer: &HttpResponse) -> Option<String> {
+/// The region that an answer names: in a header, or in the body.
+pub(super) fn region(answer: &HttpResponse) -> Option<String> {
     let header = answer.headers().get("x-amz-bucket-region");
     let named = header.or_else(|| {
         let body = std::str::from_utf8(answer.body().bytes()?).ok()?;

@@ -45,9 +45,8 @@ fn listed(object: &Object, key: String) -> std::result::Result<Listed, Failure> 
 
 impl S3Store {
     pub(super) async fn list_page(&self, request: &ListRequest) -> Result<ListPage> {
-        self.call(Op::List, |seen| async move {
-            let list = self
-                .client
+        self.call(Op::List, |client, seen| async move {
+            let list = client
                 .list_objects_v2()
                 .bucket(&self.bucket)
                 .prefix(&request.prefix)

@@ -14,6 +14,7 @@ mod headers;
 mod list;
 mod multipart;
 mod object;
+mod region;
 mod uploads;
 mod wire;
 mod words;
@@ -32,14 +33,16 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    BehaviorVersion, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    BehaviorVersion, IdentityCache, RequestChecksumCalculation, ResponseChecksumValidation,
     SharedHttpClient, StalledStreamProtectionConfig,
 };
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use self::error::{Doubt, Failure};
+use self::region::Signing;
 use self::wire::{Provider, Seen, Trim};
+use super::region::RegionMemory;
 use super::{
     CopyRequest, Download, ListPage, ListRequest, ObjectStore, Op, PartDone, Payload, Result,
     StoreError, UploadId,
@@ -57,8 +60,8 @@ const LIST_ATTEMPT: Duration = Duration::from_secs(180);
 pub struct Config {
     /// The bucket's name.
     pub bucket: String,
-    /// Its region.
-    pub region: String,
+    /// Its region; `None`: it is learnt from the bucket.
+    pub region: Option<String>,
     /// In place of the region's public endpoint.
     pub endpoint_url: Option<String>,
     /// The bucket in the path, not in the host's name.
@@ -68,14 +71,19 @@ pub struct Config {
 }
 
 impl Config {
-    /// Where requests go, as a URL without a path.
+    /// Where requests go, as a URL without a path; while the region is not known, where it is asked for.
     #[must_use]
     pub fn url(&self) -> String {
-        let base = self.endpoint_url.clone().unwrap_or_else(|| {
-            let china = self.region.starts_with("cn-");
-            let ending = if china { ".cn" } else { "" };
-            format!("https://s3.{}.amazonaws.com{ending}", self.region)
-        });
+        let base = self
+            .endpoint_url
+            .clone()
+            .unwrap_or_else(|| match &self.region {
+                None => region::EVERYWHERE.to_owned(),
+                Some(region) => {
+                    let ending = if region.starts_with("cn-") { ".cn" } else { "" };
+                    format!("https://s3.{region}.amazonaws.com{ending}")
+                }
+            });
         let base = base.trim_end_matches('/');
         match base.split_once("://") {
             Some((scheme, host)) if !self.path_style => {
@@ -88,7 +96,7 @@ impl Config {
 
 /// A bucket of S3 or of a server that speaks its protocol.
 pub struct S3Store {
-    client: Client,
+    signing: Signing,
     bucket: String,
     leases: Arc<dyn Leases>,
     is_rooted: bool,
@@ -104,17 +112,18 @@ impl fmt::Debug for S3Store {
 
 impl S3Store {
     /// The bucket of `config`. Requests go through `http`, signed with what `leases` gives.
-    /// `base` holds what all SDK clients share (time source, sleep); nothing of it is a secret.
+    /// `base` holds what all SDK clients share (time source, sleep); nothing of it is a secret. A region
+    /// that has to be learnt is kept by `memory`.
     #[must_use]
     pub fn new(
         config: &Config,
         http: SharedHttpClient,
         base: &aws_config::SdkConfig,
         leases: Arc<dyn Leases>,
+        memory: Arc<dyn RegionMemory>,
     ) -> Self {
-        let mut builder = aws_sdk_s3::config::Builder::from(base)
+        let builder = aws_sdk_s3::config::Builder::from(base)
             .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(Region::new(config.region.clone()))
             .http_client(http)
             .credentials_provider(Provider(Arc::clone(&leases)))
             // The SDK's cache keeps a refused key to its end, and its own refresh blocks requests.
@@ -136,9 +145,8 @@ impl S3Store {
             .disable_s3_express_session_auth(true)
             .force_path_style(config.path_style)
             .interceptor(Trim);
-        builder.set_endpoint_url(config.endpoint_url.clone());
         Self {
-            client: Client::from_conf(builder.build()),
+            signing: Signing::new(builder, config, memory),
             bucket: config.bucket.clone(),
             leases,
             is_rooted: config.is_rooted,
@@ -146,20 +154,28 @@ impl S3Store {
         }
     }
 
-    /// Sends what `make` makes, and once more if the server doubts the lease or the clock.
+    /// Sends what `make` makes, and once more if the server doubts the lease or the clock, or names
+    /// another region than the one that was learnt.
     async fn call<T, F, Fut>(&self, op: Op, make: F) -> Result<T>
     where
-        F: Fn(Seen) -> Fut + Send + Sync,
+        F: Fn(Client, Seen) -> Fut + Send + Sync,
         Fut: Future<Output = std::result::Result<T, Failure>> + Send,
     {
         let identity = self.identity().await?;
+        let mut client = self.client().await?;
         let seen = Seen::default();
-        let failure = match attempt(op, make(seen.clone())).await {
+        let failure = match attempt(op, make(client.clone(), seen.clone())).await {
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
+        let moved = match &failure.error {
+            StoreError::WrongRegion(Some(region)) => self.moved_to(region).await,
+            _ => None,
+        };
+        let is_moved = moved.is_some();
+        client = moved.unwrap_or(client);
         let key = seen.access_key_id();
-        if !self.is_worth_repeating(failure.doubt, key.as_deref()) {
+        if !is_moved && !self.is_worth_repeating(failure.doubt, key.as_deref()) {
             return Err(failure.error);
         }
         if self.identity().await? != identity {
@@ -168,7 +184,7 @@ impl S3Store {
             return Err(StoreError::Link(text));
         }
         let again = Seen::default();
-        let answer = attempt(op, make(again.clone())).await;
+        let answer = attempt(op, make(client, again.clone())).await;
         answer.map_err(|failure| {
             if failure.doubt == Some(Doubt::Suspicion) {
                 // The new key fares no better: the next request shall not ask for yet another.

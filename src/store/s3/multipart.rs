@@ -35,8 +35,8 @@ impl S3Store {
         key: &ObjectKey,
         headers: &Headers,
     ) -> Result<UploadId> {
-        self.call(Op::CreateMultipart, |seen| async move {
-            let request = described!(self.client.create_multipart_upload(), headers)
+        self.call(Op::CreateMultipart, |client, seen| async move {
+            let request = described!(client.create_multipart_upload(), headers)
                 .bucket(&self.bucket)
                 .key(key.as_str())
                 .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
@@ -57,10 +57,9 @@ impl S3Store {
         number: u16,
         payload: &Payload,
     ) -> Result<PartDone> {
-        self.call(Op::UploadPart, |seen| async move {
+        self.call(Op::UploadPart, |client, seen| async move {
             let (body, fault) = framed(payload);
-            let request = self
-                .client
+            let request = client
                 .upload_part()
                 .bucket(&self.bucket)
                 .key(key.as_str())
@@ -97,9 +96,8 @@ impl S3Store {
         range: Option<Range<u64>>,
     ) -> Result<PartDone> {
         let range = range.as_ref();
-        self.call(Op::CopyPart, |seen| async move {
-            let request = self
-                .client
+        self.call(Op::CopyPart, |client, seen| async move {
+            let request = client
                 .upload_part_copy()
                 .bucket(&self.bucket)
                 .key(key.as_str())
@@ -139,10 +137,9 @@ impl S3Store {
         let named = CompletedMultipartUpload::builder().set_parts(Some(named.collect()));
         let named = &named.build();
         let (tag, modified) = self
-            .call(Op::Complete, |seen| async move {
+            .call(Op::Complete, |client, seen| async move {
                 let (if_match, if_none_match) = conditions(when);
-                let request = self
-                    .client
+                let request = client
                     .complete_multipart_upload()
                     .bucket(&self.bucket)
                     .key(key.as_str())
@@ -171,9 +168,8 @@ impl S3Store {
     }
 
     pub(super) async fn abort_upload(&self, key: &ObjectKey, upload: &UploadId) -> Result<()> {
-        let answer = self.call(Op::Abort, |seen| async move {
-            let request = self
-                .client
+        let answer = self.call(Op::Abort, |client, seen| async move {
+            let request = client
                 .abort_multipart_upload()
                 .bucket(&self.bucket)
                 .key(key.as_str())
@@ -219,9 +215,8 @@ impl S3Store {
         upload: &UploadId,
         marker: Option<&str>,
     ) -> Result<(Vec<PartDone>, Option<String>)> {
-        self.call(Op::ListParts, |seen| async move {
-            let request = self
-                .client
+        self.call(Op::ListParts, |client, seen| async move {
+            let request = client
                 .list_parts()
                 .bucket(&self.bucket)
                 .key(key.as_str())

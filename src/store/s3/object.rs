@@ -96,9 +96,8 @@ impl S3Store {
         if_match: Option<&ETag>,
     ) -> Result<Download> {
         let range = range.as_ref();
-        self.call(Op::Get, |seen| async move {
-            let request = self
-                .client
+        self.call(Op::Get, |client, seen| async move {
+            let request = client
                 .get_object()
                 .bucket(&self.bucket)
                 .key(key.as_str())
@@ -127,9 +126,8 @@ impl S3Store {
         key: &ObjectKey,
         unless: Option<&ETag>,
     ) -> Result<ObjectMeta> {
-        self.call(Op::Head, |seen| async move {
-            let request = self
-                .client
+        self.call(Op::Head, |client, seen| async move {
+            let request = client
                 .head_object()
                 .bucket(&self.bucket)
                 .key(key.as_str())
@@ -150,10 +148,10 @@ impl S3Store {
         headers: &Headers,
         when: &Precondition,
     ) -> Result<ObjectMeta> {
-        self.call(Op::Put, |seen| async move {
+        self.call(Op::Put, |client, seen| async move {
             let (if_match, if_none_match) = conditions(when);
             let (body, fault) = framed(payload);
-            let request = described!(self.client.put_object(), headers)
+            let request = described!(client.put_object(), headers)
                 .bucket(&self.bucket)
                 .key(key.as_str())
                 .content_length(signed(payload.len)?)
@@ -184,8 +182,8 @@ impl S3Store {
     }
 
     pub(super) async fn copy_object(&self, request: &CopyRequest) -> Result<ObjectMeta> {
-        self.call(Op::Copy, |seen| async move {
-            let copy = described!(self.client.copy_object(), &request.headers)
+        self.call(Op::Copy, |client, seen| async move {
+            let copy = described!(client.copy_object(), &request.headers)
                 .bucket(&self.bucket)
                 .key(request.key.as_str())
                 .copy_source(self.copy_source(&request.source))
@@ -206,9 +204,8 @@ impl S3Store {
         key: &ObjectKey,
         if_match: Option<&ETag>,
     ) -> Result<()> {
-        let answer = self.call(Op::Delete, |seen| async move {
-            let request = self
-                .client
+        let answer = self.call(Op::Delete, |client, seen| async move {
+            let request = client
                 .delete_object()
                 .bucket(&self.bucket)
                 .key(key.as_str())
@@ -251,7 +248,7 @@ impl S3Store {
         &self,
         keys: &[&(ObjectKey, Option<ETag>)],
     ) -> Result<Vec<(ObjectKey, StoreError)>> {
-        self.call(Op::DeleteBatch, |seen| async move {
+        self.call(Op::DeleteBatch, |client, seen| async move {
             let named = keys.iter().map(|(key, if_match)| {
                 let named = ObjectIdentifier::builder().key(key.as_str());
                 let named = named.set_e_tag(if_match.as_ref().map(ETag::quoted)).build();
@@ -262,7 +259,7 @@ impl S3Store {
                 .quiet(true)
                 .build()
                 .map_err(|error| StoreError::Invalid(error.to_string()))?;
-            let request = self.client.delete_objects().bucket(&self.bucket);
+            let request = client.delete_objects().bucket(&self.bucket);
             let request = request.delete(delete).customize().interceptor(seen);
             let output = request.send().await;
             let output = output.map_err(|error| failure(error, Role::Other))?;

@@ -16,10 +16,12 @@ use http_body_util::BodyExt;
 use zeroize::Zeroizing;
 
 mod broken;
+mod region;
 mod rooted;
 
 use super::*;
 use crate::creds::{CredsError, Lease};
+use crate::store::region::Forgetful;
 
 /// An answer to come, or no answer.
 type Answer = std::result::Result<http::Response<Bytes>, io::Error>;
@@ -131,7 +133,7 @@ fn bench_with(keys: Keys) -> (Server, Arc<Keys>, S3Store) {
     let (server, keys) = (Server::default(), Arc::new(keys));
     let config = Config {
         bucket: "bucket".to_owned(),
-        region: "eu-west-1".to_owned(),
+        region: Some("eu-west-1".to_owned()),
         endpoint_url: None,
         path_style: false,
         is_rooted: keys.rooted,
@@ -139,7 +141,9 @@ fn bench_with(keys: Keys) -> (Server, Arc<Keys>, S3Store) {
     let http = SharedHttpClient::new(server.clone());
     let base = aws_config::SdkConfig::builder().build();
     let leases = Arc::clone(&keys) as Arc<dyn Leases>;
-    (server, keys, S3Store::new(&config, http, &base, leases))
+    let memory = Arc::<Forgetful>::default();
+    let store = S3Store::new(&config, http, &base, leases, memory);
+    (server, keys, store)
 }
 
 fn key() -> ObjectKey {
@@ -394,21 +398,6 @@ async fn each_refusal_is_a_decision() {
         server.answers(status, &[], "");
         assert_eq!(head(&store).await, Err(error), "{status}");
     }
-}
-
-#[tokio::test]
-async fn another_region_is_named_if_the_server_names_it() {
-    let (server, _, store) = bench();
-    server.answers(301, &[("x-amz-bucket-region", b"ap-northeast-1")], "");
-    let named = StoreError::WrongRegion(Some("ap-northeast-1".to_owned()));
-    assert_eq!(head(&store).await, Err(named.clone()));
-    let body =
-        "<Error><Code>AuthorizationHeaderMalformed</Code><Region>ap-northeast-1</Region></Error>";
-    server.answers(400, &[], body);
-    assert_eq!(get(&store, None).await.map(|_| ()), Err(named));
-    server.refuses(301, "PermanentRedirect");
-    let got = get(&store, None).await.map(|_| ());
-    assert_eq!(got, Err(StoreError::WrongRegion(None)));
 }
 
 #[tokio::test]

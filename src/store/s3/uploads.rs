@@ -11,9 +11,8 @@ use super::error::{Role, failure};
 impl Uploads for S3Store {
     async fn begun(&self, prefix: &str) -> Result<Begun> {
         // As long as a listing may take.
-        self.call(Op::List, |seen| async move {
-            let request = self
-                .client
+        self.call(Op::List, |client, seen| async move {
+            let request = client
                 .list_multipart_uploads()
                 .bucket(&self.bucket)
                 .prefix(prefix);
