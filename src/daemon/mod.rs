@@ -165,19 +165,8 @@ impl Daemon {
             Ok::<_, Failure>((config, world, core))
         })
         .await??;
-        let verdict = if again {
-            Verdict::Fine
-        } else {
-            let is_pending = core.tree.pending(|all| all.count() > 0);
-            check::bucket(&config.place, &world.once, &world.leases, is_pending).await
-        };
-        match verdict {
-            Verdict::Fine => {}
-            Verdict::Offline(why) => {
-                tracing::warn!(%why, "mounted offline");
-                core.fs.starts_offline();
-            }
-            Verdict::Refused(line) => return Err(Failure::Mount(line)),
+        if !again {
+            checked(&config, &world, &core).await?;
         }
         let options = options(&config, again);
         let (fs, runtime) = (Arc::clone(&core.fs), Handle::current());
@@ -218,6 +207,20 @@ impl Daemon {
             _pins: pins,
             time,
         })
+    }
+}
+
+/// Asks the bucket whether it is to be had: what refuses for good fails the mount, silence does not.
+async fn checked(config: &Config, world: &World, core: &Core) -> Result<(), Failure> {
+    let is_pending = core.tree.pending(|all| all.count() > 0);
+    match check::bucket(&config.place, &world.once, &world.leases, is_pending).await {
+        Verdict::Fine => Ok(()),
+        Verdict::Offline(why) => {
+            tracing::warn!(%why, "mounted offline");
+            core.fs.starts_offline();
+            Ok(())
+        }
+        Verdict::Refused(line) => Err(Failure::Mount(line)),
     }
 }
 

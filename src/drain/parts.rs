@@ -38,7 +38,7 @@ pub(super) struct Planned {
 
 /// How far the parts came.
 enum Parts {
-    All(Half),
+    All(Box<Half>),
     /// What is wanted has changed: the upload was aborted.
     Moot,
     /// S3 knows the upload no more: it was completed, or is to be made again.
@@ -55,7 +55,7 @@ impl Hands {
         stage: bool,
     ) -> Result<Progress, Fail> {
         let half = match self.upload(work, &headers, plan).await? {
-            Parts::All(half) => half,
+            Parts::All(half) => *half,
             Parts::Moot => return Ok(Progress::Again),
             Parts::Lost => return self.after_lost(work).await,
         };
@@ -256,7 +256,7 @@ impl Hands {
             Err(fail) => return Err(fail),
         };
         match self.missing_parts(work, &mut half).await {
-            Ok(true) => Ok(Parts::All(half)),
+            Ok(true) => Ok(Parts::All(Box::new(half))),
             Ok(false) => {
                 self.abort(&half.object, &half.upload).await;
                 Ok(Parts::Moot)

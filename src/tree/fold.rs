@@ -85,56 +85,11 @@ impl State {
                 self.begin(&key, number);
                 self.pending.edit(&key, |entry| entry.begun = true);
             }
-            Record::Staged {
-                key,
-                number,
-                upload,
-                parts,
-            } => {
-                self.begin(&key, number);
-                self.is_staged(&key, &upload);
-                self.pending.edit(&key, |entry| {
-                    entry.uploading.take_if(|begun| begun.number == number);
-                    if upload.is_empty() {
-                        entry.stamp = None;
-                    }
-                    entry.staged = Some((number, upload, parts));
-                });
-            }
-            Record::Uploading {
-                key,
-                number,
-                upload,
-            } => {
-                let (part, stamp) = (None, number);
-                self.uploading(
-                    &key,
-                    Uploading {
-                        number,
-                        upload,
-                        part,
-                        stamp,
-                    },
-                );
-            }
-            Record::UploadBegun {
-                key,
-                number,
-                upload,
-                part,
-                stamp,
-            } => {
-                let part = Some(part);
-                self.uploading(
-                    &key,
-                    Uploading {
-                        number,
-                        upload,
-                        part,
-                        stamp,
-                    },
-                );
-            }
+            Record::Staged { .. }
+            | Record::Uploading { .. }
+            | Record::UploadBegun { .. }
+            | Record::UploadLeft { .. }
+            | Record::UploadEnded { .. } => self.apply_upload(record),
             Record::Sent {
                 key,
                 number,
@@ -158,23 +113,75 @@ impl State {
                     entry.dead = Some(reason);
                 }
             }),
-            Record::Retry => {
-                let dead = self
-                    .pending
-                    .in_order()
-                    .filter(|(_, entry)| entry.dead.is_some());
-                for key in dead.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
-                    self.pending.edit(&key, |entry| entry.dead = None);
-                }
-            }
-            Record::UploadLeft { key, upload } => self.uploads.begun(&key, &upload),
-            Record::UploadEnded { upload } => self.uploads.ended(&upload),
+            Record::Retry => self.retry(),
             Record::Rerooted => self.reroot(seq),
             Record::Draft { key, file, sealed } => {
                 let was = self.written_for.get(&file).map_or(0, |was| was.sealed);
                 let sealed = sealed.max(was);
                 self.written_for.insert(file, WrittenFor { key, sealed });
             }
+        }
+    }
+
+    /// How far a multipart upload has come.
+    fn apply_upload(&mut self, record: Record) {
+        match record {
+            Record::Staged {
+                key,
+                number,
+                upload,
+                parts,
+            } => {
+                self.begin(&key, number);
+                self.is_staged(&key, &upload);
+                self.pending.edit(&key, |entry| {
+                    entry.uploading.take_if(|begun| begun.number == number);
+                    if upload.is_empty() {
+                        entry.stamp = None;
+                    }
+                    entry.staged = Some((number, upload, parts));
+                });
+            }
+            Record::Uploading {
+                key,
+                number,
+                upload,
+            } => {
+                let begun = Uploading {
+                    number,
+                    upload,
+                    part: None,
+                    stamp: number,
+                };
+                self.uploading(&key, begun);
+            }
+            Record::UploadBegun {
+                key,
+                number,
+                upload,
+                part,
+                stamp,
+            } => {
+                let begun = Uploading {
+                    number,
+                    upload,
+                    part: Some(part),
+                    stamp,
+                };
+                self.uploading(&key, begun);
+            }
+            Record::UploadLeft { key, upload } => self.uploads.begun(&key, &upload),
+            Record::UploadEnded { upload } => self.uploads.ended(&upload),
+            _ => {}
+        }
+    }
+
+    /// What was refused is tried again.
+    fn retry(&mut self) {
+        let dead = self.pending.in_order();
+        let dead = dead.filter(|(_, entry)| entry.dead.is_some());
+        for key in dead.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.pending.edit(&key, |entry| entry.dead = None);
         }
     }
 
