@@ -150,11 +150,12 @@ impl Writer {
         }
     }
 
-    /// The link may just be down, and the file not in the cache: that is an error, and no mismatch.
+    /// The link may just be down, and the file not in the cache; or its object is just being moved: that
+    /// is an error, and no mismatch.
     fn check(&self, name: &str) {
         let path = self.dir().join(name);
         let read = eventually("it can be read", SOON, || match fs::read(&path) {
-            Err(error) if error.raw_os_error() == Some(libc::EIO) => None,
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::ESTALE)) => None,
             read => Some(read),
         });
         match self.files.get(name) {

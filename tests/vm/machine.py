@@ -142,17 +142,23 @@ class Cloud:
 class Machine:
     """A disk, and what is booted from it."""
 
-    def __init__(self, binary, cloud, directory, fstab="_netdev,nofail", unit=False, ntp="none"):
+    def __init__(self, binary, cloud, directory, fstab="_netdev,nofail", unit=False, ntp="none", deb=None):
         self.directory, self.qemu, self.count = directory, None, 0
         self.disk = Disk(directory / "disk")
         self.console = directory / "console.log"
         # One root for all who run at the same time.
         with open(TARGET / "vm/lock", "wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            self.make(binary, cloud, fstab, unit, ntp)
+            root = TARGET / "vm/root"
+            try:
+                if deb:
+                    dpkg(root, "--install", Path(deb).resolve())
+                self.make(root, None if deb else binary, cloud, fstab, unit, ntp)
+            finally:
+                if deb:
+                    dpkg(root, "--purge", "kryptonfs")
 
-    def make(self, binary, cloud, fstab, unit, ntp):
-        root = TARGET / "vm/root"
+    def make(self, root, binary, cloud, fstab, unit, ntp):
         about = cloud.about
         # The certificate is for localhost, which is 10.0.2.2 from there.
         urls = {
@@ -172,13 +178,9 @@ class Machine:
             ("etc/systemd/system/agent.service", AGENT),
         ):
             (root / name).write_text(text)
-        # Lines of the source are of no use there, and take a while to be read.
-        subprocess.run(["strip", "-o", root / "usr/bin/kryptonfs", binary], check=True)
         shutil.copy(ROOT / "tests/vm/guest/agent.py", root / "opt/agent.py")
-        packaged = ROOT / "packaging/systemd/kryptonfs@.service"
-        shutil.copy(packaged, root / "usr/lib/systemd/system/")
-        for name in ("mount.kryptonfs", "mount.fuse.kryptonfs"):
-            link(root / "usr/sbin" / name, "/usr/bin/kryptonfs")
+        if binary:
+            by_hand(root, binary)
         units = root / "etc/systemd/system"
         link(units / "sysinit.target.wants/agent.service", "/etc/systemd/system/agent.service")
         wants = units / "multi-user.target.wants"
@@ -328,6 +330,20 @@ class Machine:
         if self.qemu is not None and self.qemu.poll() is None:
             self.qemu.kill()
             self.qemu.wait()
+
+
+def by_hand(root, binary):
+    """What the package installs."""
+    # Lines of the source are of no use there, and take a while to be read.
+    subprocess.run(["strip", "-o", root / "usr/bin/kryptonfs", binary], check=True)
+    packaged = ROOT / "packaging/systemd/kryptonfs@.service"
+    shutil.copy(packaged, root / "usr/lib/systemd/system/")
+    for name in ("mount.kryptonfs", "mount.fuse.kryptonfs"):
+        link(root / "usr/sbin" / name, "/usr/bin/kryptonfs")
+
+
+def dpkg(root, *words):
+    subprocess.run(["dpkg", f"--root={root}", *words], check=True, stdout=subprocess.DEVNULL)
 
 
 def link(path, target):
