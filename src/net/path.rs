@@ -1,6 +1,6 @@
-//! The hops to a server, as traceroute shows them: connections that are begun with a small TTL, and
-//! the ICMP message of the router where it ran out, read from the socket's error queue (`IP_RECVERR`,
-//! since Linux 5.8 also of a SYN). No raw socket and no right is needed, and what lets S3's own
+//! The hops to a server, as traceroute shows them: connections that are begun with a small TTL (IPv6:
+//! hop limit), and the ICMP message of the router where it ran out, read from the socket's error queue
+//! (`IP_RECVERR`, since Linux 5.8 also of a SYN). No raw socket and no right is needed, and what lets S3's own
 //! traffic pass (TCP to its port) lets this pass too.
 //!
 //! Invariants: bound as all is; a hop ends by `PATIENCE`; a socket that was given up stays out of use
@@ -8,13 +8,14 @@
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrIn, connect, getsockopt, recvmsg, setsockopt, sockopt,
+    ControlMessageOwned, MsgFlags, SockaddrStorage, connect, getsockopt, recvmsg, setsockopt,
+    sockopt,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -28,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const REACHED_WITHIN: Duration = Duration::from_secs(5);
 /// As packets have it usually.
 const TTL: u8 = 64;
-/// ICMP's "time exceeded".
-const TIME_EXCEEDED: u8 = 11;
+/// "Time exceeded" of ICMP, and of ICMPv6.
+const TIME_EXCEEDED: (u8, u8) = (11, 3);
 
 /// What became of the packet with one TTL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +61,7 @@ impl fmt::Display for Hop {
 pub(super) async fn trace(
     bound: &Bound,
     link: &Link,
-    to: SocketAddrV4,
+    to: SocketAddr,
     hops_max: u8,
 ) -> io::Result<Vec<Hop>> {
     let mut hops = Vec::new();
@@ -75,7 +76,7 @@ pub(super) async fn trace(
 }
 
 /// Whether anybody answers at `to`, if only by refusing.
-pub(super) async fn reaches(bound: &Bound, link: &Link, to: SocketAddrV4) -> io::Result<bool> {
+pub(super) async fn reaches(bound: &Bound, link: &Link, to: SocketAddr) -> io::Result<bool> {
     let hop = probe(bound, link, to, TTL, REACHED_WITHIN).await?;
     Ok(matches!(hop, Hop::Server(_)))
 }
@@ -83,15 +84,21 @@ pub(super) async fn reaches(bound: &Bound, link: &Link, to: SocketAddrV4) -> io:
 async fn probe(
     bound: &Bound,
     link: &Link,
-    to: SocketAddrV4,
+    to: SocketAddr,
     ttl: u8,
     patience: Duration,
 ) -> io::Result<Hop> {
-    let socket = bound.tcp(SocketAddr::V4(to))?;
-    setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
-    setsockopt(&socket, sockopt::Ipv4Ttl, &i32::from(ttl))?;
+    let socket = bound.tcp(to)?;
+    let hops = i32::from(ttl);
+    if to.is_ipv4() {
+        setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
+        setsockopt(&socket, sockopt::Ipv4Ttl, &hops)?;
+    } else {
+        setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
+        setsockopt(&socket, sockopt::Ipv6Ttl, &hops)?;
+    }
     let begun = Instant::now();
-    match connect(socket.as_raw_fd(), &SockaddrIn::from(to)) {
+    match connect(socket.as_raw_fd(), &SockaddrStorage::from(to)) {
         Ok(()) => return Ok(Hop::Server(begun.elapsed())),
         Err(Errno::EINPROGRESS) => {}
         Err(Errno::ECONNREFUSED) => return Ok(Hop::Server(begun.elapsed())),
@@ -120,8 +127,8 @@ fn outcome(socket: &OwnedFd, took: Duration) -> io::Result<Hop> {
         Errno::ECONNREFUSED => Ok(Hop::Server(took)),
         Errno::EHOSTUNREACH | Errno::ENETUNREACH | Errno::ETIMEDOUT => {
             Ok(match complaint(socket) {
-                Some((address, TIME_EXCEEDED)) => Hop::Router(address.into(), took),
-                Some((address, _)) => Hop::End(Some(address.into())),
+                Some((address, true)) => Hop::Router(address, took),
+                Some((address, false)) => Hop::End(Some(address)),
                 None => Hop::End(None),
             })
         }
@@ -129,18 +136,22 @@ fn outcome(socket: &OwnedFd, took: Duration) -> io::Result<Hop> {
     }
 }
 
-/// Who complained by ICMP, and the type of the message.
-fn complaint(socket: &OwnedFd) -> Option<(Ipv4Addr, u8)> {
+/// Who complained by ICMP, and whether it was that the hops ran out.
+fn complaint(socket: &OwnedFd) -> Option<(IpAddr, bool)> {
     let (mut quoted, mut space) = ([0; 512], vec![0; 512]);
     let mut parts = [IoSliceMut::new(&mut quoted)];
     let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
     let message =
-        recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags).ok()?;
+        recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags).ok()?;
     let mut all = message.cmsgs().ok()?;
     all.find_map(|one| match one {
         ControlMessageOwned::Ipv4RecvErr(error, Some(from)) => {
             let address = Ipv4Addr::from(u32::from_be(from.sin_addr.s_addr));
-            Some((address, error.ee_type))
+            Some((address.into(), error.ee_type == TIME_EXCEEDED.0))
+        }
+        ControlMessageOwned::Ipv6RecvErr(error, Some(from)) => {
+            let address = Ipv6Addr::from(from.sin6_addr.s6_addr);
+            Some((address.into(), error.ee_type == TIME_EXCEEDED.1))
         }
         _ => None,
     })
@@ -167,13 +178,21 @@ mod tests {
     #[tokio::test]
     async fn on_loopback_the_first_hop_is_the_server_also_if_it_refuses() {
         let (bound, link) = bound();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let to = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
-        for port in [port, 1] {
-            let hops = trace(&bound, &link, to(port), 5).await.unwrap();
-            assert!(matches!(hops[..], [Hop::Server(_)]), "{hops:?}");
-            assert!(reaches(&bound, &link, to(port)).await.unwrap());
+        for local in [
+            IpAddr::from(Ipv4Addr::LOCALHOST),
+            Ipv6Addr::LOCALHOST.into(),
+        ] {
+            let Ok(listener) = TcpListener::bind((local, 0)) else {
+                assert!(local.is_ipv6(), "loopback of IPv4 is always there");
+                continue;
+            };
+            let port = listener.local_addr().unwrap().port();
+            for port in [port, 1] {
+                let to = SocketAddr::new(local, port);
+                let hops = trace(&bound, &link, to, 5).await.unwrap();
+                assert!(matches!(hops[..], [Hop::Server(_)]), "{hops:?}");
+                assert!(reaches(&bound, &link, to).await.unwrap());
+            }
         }
     }
 

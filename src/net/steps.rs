@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use http::Uri;
@@ -195,19 +195,20 @@ impl Steps {
     /// The hops to an address of the server, at most `hops_max`.
     ///
     /// # Errors
-    /// If the kernel refuses to begin, or the address is not of IPv4 (as the closed path is).
+    /// If the kernel refuses to begin.
     pub async fn trace(&self, server: &Server, to: IpAddr, hops_max: u8) -> io::Result<Vec<Hop>> {
         let way = self.0.dialer().way();
-        path::trace(&way.bound, &way.link, of_v4(to, server.port)?, hops_max).await
+        let to = SocketAddr::new(to, server.port);
+        path::trace(&way.bound, &way.link, to, hops_max).await
     }
 
     /// Whether anybody answers at an address of the server, if only by refusing.
     ///
     /// # Errors
-    /// If the kernel refuses to begin, or the address is not of IPv4.
+    /// If the kernel refuses to begin.
     pub async fn reaches(&self, server: &Server, to: IpAddr) -> io::Result<bool> {
         let way = self.0.dialer().way();
-        path::reaches(&way.bound, &way.link, of_v4(to, server.port)?).await
+        path::reaches(&way.bound, &way.link, SocketAddr::new(to, server.port)).await
     }
 
     /// Sends the server packets as large as the link takes: a request with a header that says
@@ -248,17 +249,6 @@ impl Steps {
     #[must_use]
     pub fn knows_the_time(&self) -> bool {
         self.0.dialer().knows_the_time()
-    }
-}
-
-/// The closed path is one of IPv4.
-fn of_v4(to: IpAddr, port: u16) -> io::Result<SocketAddrV4> {
-    match to {
-        IpAddr::V4(v4) => Ok(SocketAddrV4::new(v4, port)),
-        IpAddr::V6(_) => Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "only ways of IPv4 are followed",
-        )),
     }
 }
 
@@ -382,6 +372,18 @@ mod tests {
         let mute = Stub::new(|_, _| String::new());
         let (server, address) = (server(&mute.url()), mute.address.ip());
         steps.fill_packets(&server, address).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn packets_of_full_size_go_by_ipv6_too() {
+        if TcpListener::bind("[::1]:0").is_err() {
+            return;
+        }
+        let stub = Stub::at("[::1]:0", |_, _| reply("200 OK", "", ""));
+        let (six, steps) = (server(&stub.url()), steps(Config::default()));
+        let filled = steps.fill_packets(&six, stub.address.ip()).await;
+        filled.unwrap().expect("an answer");
+        assert!(stub.asked()[0].bytes > PADDING);
     }
 
     #[tokio::test]

@@ -36,7 +36,15 @@ pub(crate) fn reply(status: &str, head: &str, body: &str) -> String {
 impl Stub {
     /// One that answers with what `answer` says to the request with this number (from 0).
     pub(crate) fn new(answer: impl Fn(usize, &Asked) -> String + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at("127.0.0.1:0", answer)
+    }
+
+    /// The same at that address.
+    pub(crate) fn at(
+        address: &str,
+        answer: impl Fn(usize, &Asked) -> String + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let stub = Self {
             address: listener.local_addr().unwrap(),
             asked: Arc::default(),

@@ -33,6 +33,7 @@ mod servers;
 mod service;
 mod shell;
 mod side_by_side;
+mod six;
 mod soak;
 mod status;
 mod suites;
