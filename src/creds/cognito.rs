@@ -4,13 +4,15 @@
 //! `Net` as everything else.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_cognitoidentity::Client;
 use aws_sdk_cognitoidentity::config::{Builder, Region};
 use aws_sdk_cognitoidentity::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_cognitoidentity::operation::get_credentials_for_identity::GetCredentialsForIdentityError as Said;
+use aws_sdk_cognitoidentity::operation::get_credentials_for_identity::{
+    GetCredentialsForIdentityError as Said, GetCredentialsForIdentityOutput,
+};
 use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
 use aws_smithy_runtime_api::client::interceptors::{Intercept, dyn_dispatch_hint};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
@@ -97,14 +99,24 @@ async fn asked_of(client: &Client, token: &Token, clock: &SharedClock) -> Result
         .customize()
         .interceptor(seen.clone());
     let output = call.send().await.map_err(|error| refusal(&error))?;
+    let date = seen.0.lock().take();
+    read(output, token, (date, clock.wall()), asked)
+}
+
+/// The lease that an answer holds, which came with that date when the clock said that it was so late.
+fn read(
+    output: GetCredentialsForIdentityOutput,
+    token: &Token,
+    (date, now): (Option<DateTime>, SystemTime),
+    asked: Duration,
+) -> Result<Lease, Error> {
     let missing = |what: &str| {
         Error::Other(CredsError::Refused(format!(
             "Cognito answered without {what}"
         )))
     };
     let credentials = output.credentials.ok_or_else(|| missing("credentials"))?;
-    let date = seen.0.lock().take();
-    let (life, end) = term(credentials.expiration, date, clock.wall())
+    let (life, end) = term(credentials.expiration, date, now)
         .ok_or_else(|| missing("credentials that still hold"))?;
     let mut lease = Lease::new(
         credentials

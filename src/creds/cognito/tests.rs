@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use aws_sdk_cognitoidentity::config::{BehaviorVersion, Region, SharedHttpClient};
+use aws_sdk_cognitoidentity::error::BoxError;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::ser_de::{DeserializeResponse, SharedResponseDeserializer};
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::retry::RetryConfig;
 
@@ -52,20 +54,105 @@ impl HttpClient for Canned {
     }
 }
 
-#[tokio::test]
-async fn whatever_cognito_answers_is_a_lease_or_a_refusal_in_one_line() {
-    let canned = Canned::default();
+fn token() -> Token {
+    Token {
+        region: "ap-northeast-1".into(),
+        identity: "ap-northeast-1:0-1".into(),
+        token: Zeroizing::new("s3cr3t-jwt".into()),
+    }
+}
+
+fn is_one_line(error: Error) {
+    let text = CredsError::from(error).to_string();
+    assert!(text.chars().count() < 700, "{text:?}");
+    assert!(!text.chars().any(char::is_control), "{text:?}");
+    assert!(!text.contains("s3cr3t"), "{text:?}");
+}
+
+/// In place of reading one answer, reads a hundred thousand with the same reader and settings.
+#[derive(Debug)]
+struct Flood;
+
+#[dyn_dispatch_hint]
+impl Intercept for Flood {
+    fn name(&self) -> &'static str {
+        "Flood"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        _: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        settings: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let (token, now) = (token(), SystemTime::UNIX_EPOCH);
+        let (mut dice, mut leases) = (Dice(0x5EED_CAFE_F00D_0005), 0);
+        for _ in 0..100_000 {
+            let status = [200, 200, 200, 400, 403, 429, 500][dice.below(7)];
+            let body = SdkBody::from(dice.broken(&SEEDS));
+            let answer = http::Response::builder().status(status).body(body)?;
+            let answer = HttpResponse::try_from(answer)?;
+            match told(answer, settings, &token, now) {
+                None => {}
+                Some(Ok(_)) => leases += 1,
+                Some(Err(error)) => is_one_line(error),
+            }
+        }
+        assert!(leases > 1_000, "only {leases} were read");
+        Ok(())
+    }
+}
+
+/// What becomes of an answer; `None`: it is none of Cognito's.
+fn told(
+    answer: HttpResponse,
+    settings: &ConfigBag,
+    token: &Token,
+    now: SystemTime,
+) -> Option<Result<Lease, Error>> {
+    let reader = settings.load::<SharedResponseDeserializer>();
+    let reader = reader.expect("a reader of answers");
+    match reader.deserialize_nonstreaming_with_config(&answer, settings) {
+        Ok(output) => {
+            let output = output.downcast::<GetCredentialsForIdentityOutput>();
+            let output = output.expect("its answer");
+            Some(read(output, token, (None, now), Duration::ZERO))
+        }
+        Err(error) => {
+            let mut said = None;
+            let _taken = error.map_operation_error(|error| {
+                said = Some(error.downcast::<Said>().expect("its error"));
+            });
+            let refused = SdkError::service_error(said?, answer);
+            Some(Err(refusal(&refused)))
+        }
+    }
+}
+
+fn client(canned: &Canned) -> Client {
     let config = aws_sdk_cognitoidentity::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("ap-northeast-1"))
         .retry_config(RetryConfig::disabled())
         .http_client(SharedHttpClient::new(canned.clone()));
-    let client = Client::from_conf(config.build());
-    let token = Token {
-        region: "ap-northeast-1".into(),
-        identity: "ap-northeast-1:0-1".into(),
-        token: Zeroizing::new("s3cr3t-jwt".into()),
-    };
+    Client::from_conf(config.build())
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_broken_answers_of_cognito_are_read_or_refused() {
+    let canned = Canned::default();
+    *canned.0.lock() = Some((200, SEEDS[0].into()));
+    let call = client(&canned).get_credentials_for_identity();
+    let call = call.identity_id("ap-northeast-1:0-1").customize();
+    let one = call.interceptor(Flood).send().await;
+    assert!(one.unwrap().credentials.is_some());
+}
+
+#[tokio::test]
+async fn whatever_cognito_answers_is_a_lease_or_a_refusal_in_one_line() {
+    let canned = Canned::default();
+    let client = client(&canned);
+    let token = token();
     let clock: SharedClock = ManualClock::at(SystemTime::UNIX_EPOCH);
     let (mut dice, mut leases) = (Dice(0x5EED_CAFE_F00D_0002), 0);
     for _ in 0..INPUTS {
@@ -76,12 +163,7 @@ async fn whatever_cognito_answers_is_a_lease_or_a_refusal_in_one_line() {
                 leases += 1;
                 assert!(!lease.access_key_id.is_empty() || status == 200);
             }
-            Err(error) => {
-                let text = CredsError::from(error).to_string();
-                assert!(text.chars().count() < 700, "{text:?}");
-                assert!(!text.chars().any(char::is_control), "{text:?}");
-                assert!(!text.contains("s3cr3t"), "{text:?}");
-            }
+            Err(error) => is_one_line(error),
         }
     }
     assert!(leases > INPUTS / 100, "only {leases} were read");

@@ -99,7 +99,12 @@ where
     error.into()
 }
 
-fn refused(code: Option<&str>, text: Option<&str>, answer: &HttpResponse, role: Role) -> Failure {
+pub(super) fn refused(
+    code: Option<&str>,
+    text: Option<&str>,
+    answer: &HttpResponse,
+    role: Role,
+) -> Failure {
     let status = answer.status().as_u16();
     let said = |text: Option<&str>| match (code, text) {
         (Some(code), Some(text)) => words::with_cure(Some(code), saying(code, text)),

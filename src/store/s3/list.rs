@@ -3,6 +3,7 @@
 //! Keys are asked for percent-encoded, as XML cannot carry every character. The SDK leaves them so;
 //! they are decoded here, if the server says that it encoded them.
 
+use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{EncodingType, Object};
 use percent_encoding::percent_decode_str;
@@ -56,27 +57,31 @@ impl S3Store {
                 .max_keys(i32::from(request.max_keys.clamp(1, 1000)))
                 .encoding_type(EncodingType::Url);
             let output = list.customize().interceptor(seen).send().await;
-            let output = output.map_err(|error| failure(error, Role::Other))?;
-            let encoded = output.encoding_type() == Some(&EncodingType::Url);
-            let next = output.next_continuation_token().map(str::to_owned);
-            let mut page = ListPage {
-                next: next.filter(|_| output.is_truncated() == Some(true)),
-                ..ListPage::default()
-            };
-            for object in output.contents() {
-                match object.key().and_then(|key| decoded(key, encoded)) {
-                    Some(key) => page.objects.push(listed(object, key)?),
-                    None => page.unreadable += 1,
-                }
-            }
-            for prefix in output.common_prefixes() {
-                match prefix.prefix().and_then(|key| decoded(key, encoded)) {
-                    Some(prefix) => page.prefixes.push(prefix),
-                    None => page.unreadable += 1,
-                }
-            }
-            Ok(page)
+            page(&output.map_err(|error| failure(error, Role::Other))?)
         })
         .await
     }
+}
+
+/// What an answer to ListObjectsV2 says.
+pub(super) fn page(output: &ListObjectsV2Output) -> std::result::Result<ListPage, Failure> {
+    let encoded = output.encoding_type() == Some(&EncodingType::Url);
+    let next = output.next_continuation_token().map(str::to_owned);
+    let mut page = ListPage {
+        next: next.filter(|_| output.is_truncated() == Some(true)),
+        ..ListPage::default()
+    };
+    for object in output.contents() {
+        match object.key().and_then(|key| decoded(key, encoded)) {
+            Some(key) => page.objects.push(listed(object, key)?),
+            None => page.unreadable += 1,
+        }
+    }
+    for prefix in output.common_prefixes() {
+        match prefix.prefix().and_then(|key| decoded(key, encoded)) {
+            Some(prefix) => page.prefixes.push(prefix),
+            None => page.unreadable += 1,
+        }
+    }
+    Ok(page)
 }

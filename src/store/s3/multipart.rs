@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use aws_sdk_s3::operation::list_parts::ListPartsOutput;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -16,6 +17,9 @@ use super::headers::described;
 use super::object::{crc_header, range_header};
 use super::{S3Store, conditions, etag, signed};
 use crate::types::{ETag, Headers, ObjectId, ObjectKey, ObjectMeta, Precondition};
+
+/// Parts, and where the next page of them begins.
+pub(super) type PartsPage = (Vec<PartDone>, Option<String>);
 
 /// S3's own limit.
 const PARTS_MAX: usize = 10_000;
@@ -224,19 +228,24 @@ impl S3Store {
                 .set_part_number_marker(marker.map(str::to_owned));
             let output = request.customize().interceptor(seen).send().await;
             let output = output.map_err(|error| failure(error, Role::Upload))?;
-            let parts = output.parts().iter().map(|part| {
-                let number = part.part_number().and_then(|at| u16::try_from(at).ok());
-                Ok(PartDone {
-                    number: number.ok_or_else(|| bad("a part without a number"))?,
-                    etag: etag(part.e_tag())?,
-                    crc64: crc_of(part.checksum_crc64_nvme()),
-                    size: part.size().and_then(|size| u64::try_from(size).ok()),
-                })
-            });
-            let parts = parts.collect::<std::result::Result<_, Failure>>()?;
-            let next = output.next_part_number_marker().map(str::to_owned);
-            Ok((parts, next.filter(|_| output.is_truncated() == Some(true))))
+            page(&output)
         })
         .await
     }
+}
+
+/// What an answer to ListParts says, and where the next one begins.
+pub(super) fn page(output: &ListPartsOutput) -> std::result::Result<PartsPage, Failure> {
+    let parts = output.parts().iter().map(|part| {
+        let number = part.part_number().and_then(|at| u16::try_from(at).ok());
+        Ok(PartDone {
+            number: number.ok_or_else(|| bad("a part without a number"))?,
+            etag: etag(part.e_tag())?,
+            crc64: crc_of(part.checksum_crc64_nvme()),
+            size: part.size().and_then(|size| u64::try_from(size).ok()),
+        })
+    });
+    let parts = parts.collect::<std::result::Result<_, Failure>>()?;
+    let next = output.next_part_number_marker().map(str::to_owned);
+    Ok((parts, next.filter(|_| output.is_truncated() == Some(true))))
 }

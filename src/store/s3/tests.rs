@@ -16,6 +16,7 @@ use http_body_util::BodyExt;
 use zeroize::Zeroizing;
 
 mod broken;
+mod parsers;
 mod region;
 mod rooted;
 

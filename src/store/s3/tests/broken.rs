@@ -5,7 +5,7 @@ use super::*;
 use crate::net::broken::Dice;
 
 const INPUTS: usize = 10_000;
-const SEEDS: [&str; 8] = [
+pub(super) const SEEDS: [&str; 8] = [
     "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>\
      <NextContinuationToken>t</NextContinuationToken><Contents><Key>a%2Fb+c</Key><Size>5</Size>\
      <ETag>&quot;e&quot;</ETag><LastModified>2026-01-01T00:00:00.000Z</LastModified>\
@@ -64,7 +64,18 @@ fn answer(server: &Server, dice: &mut Dice, operation: usize) {
         (1.., Some(fitting)) => dice.broken(&SEEDS[fitting..=fitting]),
         _ => dice.broken(&SEEDS),
     });
-    let mut answer = http::Response::builder().status(status);
+    let answer = headers(http::Response::builder().status(status), dice);
+    server
+        .script
+        .lock()
+        .push_back(Ok(answer.body(body).unwrap()));
+}
+
+/// With headers that nearly fit.
+pub(super) fn headers(
+    mut answer: http::response::Builder,
+    dice: &mut Dice,
+) -> http::response::Builder {
     for (name, value) in NAMES.iter().zip(VALUES.iter().cycle()) {
         let value = match dice.below(16) {
             0 => continue,
@@ -75,10 +86,7 @@ fn answer(server: &Server, dice: &mut Dice, operation: usize) {
             answer = answer.header(*name, value);
         }
     }
-    server
-        .script
-        .lock()
-        .push_back(Ok(answer.body(body).unwrap()));
+    answer
 }
 
 /// One of the operations; what it answered, if it failed.
