@@ -155,7 +155,10 @@ impl Writer {
     fn check(&self, name: &str) {
         let path = self.dir().join(name);
         let read = eventually("it can be read", SOON, || match fs::read(&path) {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::ESTALE)) => None,
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::ESTALE)) => {
+                println!("{}: {error}", path.display());
+                None
+            }
             read => Some(read),
         });
         match self.files.get(name) {
