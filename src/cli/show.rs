@@ -69,6 +69,8 @@ fn head(status: &Status) -> Vec<String> {
         lines.push(row("closed", &plain(&status.closed)));
     }
     lines.extend(identity(status));
+    let versioned = "each upload of a file that is there already is billed as one more version";
+    lines.extend(status.versioned.then(|| row("versions", versioned)));
     lines.push(row("queue", &queue(status)));
     lines.extend(speed(status));
     lines.extend(list("sending", &flights(&status.sending)));
@@ -121,8 +123,9 @@ fn flights(all: &[Sending]) -> Vec<String> {
 
 fn sizes(status: &Status) -> [String; 4] {
     let wire = format!(
-        "{} up, {} down, {} requests",
+        "{} up ({} of contents in vain), {} down, {} requests",
         bytes(status.sent_bytes),
+        bytes(status.resent_bytes),
         bytes(status.received_bytes),
         status.requests
     );

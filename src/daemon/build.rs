@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::Failure;
@@ -36,6 +37,8 @@ pub(super) struct World {
     /// Where the bucket is, if it was not said.
     region: Arc<Region>,
     pub(super) counters: Arc<Counters>,
+    /// Whether the bucket was seen to keep versions.
+    pub(super) versioned: Arc<AtomicBool>,
     /// `closed_check`, if it is on.
     pub(super) closed: Option<Closed>,
     /// One request a call: for the question before the mount.
@@ -77,6 +80,7 @@ pub(super) fn world(config: &Config) -> Result<World, Failure> {
         Arc::clone(&leases),
         Arc::clone(&region) as Arc<dyn RegionMemory>,
     );
+    let versioned = s3.versioned();
     let counted = Counted::over(Arc::new(s3), Arc::clone(&counters));
     let closed = config
         .closed
@@ -103,6 +107,7 @@ pub(super) fn world(config: &Config) -> Result<World, Failure> {
         identity,
         region,
         counters,
+        versioned,
         closed,
         once,
         store,

@@ -107,6 +107,12 @@ pub struct Status {
     /// When all is sent, if that goes on as of late.
     #[serde(default)]
     pub eta_seconds: Option<u64>,
+    /// Bytes of what was sent in vain since the mount: its request failed, or nothing came of it.
+    #[serde(default)]
+    pub resent_bytes: u64,
+    /// The bucket keeps versions: each upload of what is there already is billed as one more.
+    #[serde(default)]
+    pub versioned: bool,
 }
 
 impl Status {

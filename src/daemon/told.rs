@@ -3,6 +3,7 @@
 //! Invariants: nobody is waited for and nothing is sent, so it is told while the bucket hangs; lists of
 //! names are bounded.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::status::{self, LastError, Partial, Refused, Sending, Status};
@@ -56,6 +57,7 @@ fn tell_link(of: &Inner, told: &mut Status) {
     told.received_bytes = wire.down;
     told.rate = net.meter().rate_up();
     told.requests = of.world.counters.counts().total();
+    told.versioned = of.world.versioned.load(Ordering::Relaxed);
 }
 
 fn tell_queue(of: &Inner, told: &mut Status) {
@@ -63,6 +65,7 @@ fn tell_queue(of: &Inner, told: &mut Status) {
     told.pending = queue.waiting as u64;
     told.pending_files = queue.waiting_files as u64;
     told.pending_bytes = queue.waiting_bytes;
+    told.resent_bytes = queue.resent_bytes;
     told.oldest_seconds = queue.oldest_age.map(|age| age.as_secs());
     told.in_flight = queue.in_flight as u64;
     let sending = queue.flights.into_iter().map(|one| Sending {

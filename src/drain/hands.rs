@@ -76,6 +76,8 @@ pub(super) struct Hands {
     pub(super) wasteful: Mutex<HashSet<String>>,
     /// Data files of which nothing is sent early any more: S3 did not know their upload.
     pub(super) spent: Mutex<HashSet<FileNo>>,
+    /// Changes whose parts S3 would not complete: those were sent once more.
+    pub(super) remade: Mutex<HashSet<(RelKey, Seq)>>,
     /// When an upload could not be aborted.
     pub(super) abort_failed: Mutex<Option<Instant>>,
     pub(super) conflicts: AtomicU64,
@@ -107,6 +109,7 @@ impl Hands {
             lanes,
             wasteful: Mutex::default(),
             spent: Mutex::default(),
+            remade: Mutex::default(),
             abort_failed: Mutex::default(),
             conflicts: AtomicU64::new(0),
             resent: AtomicU64::new(0),

@@ -28,6 +28,9 @@ use crate::store::{PartDone, StoreError, UploadId};
 use crate::tree::Pending;
 use crate::types::{Base, ETag, Headers, ObjectKey, ObjectMeta, RelKey, Seq, Want};
 
+/// Changes that are remembered to have been made anew.
+const REMADE_MAX: usize = 1000;
+
 /// What is to be sent.
 #[derive(Debug)]
 pub(super) struct Planned {
@@ -113,6 +116,7 @@ impl Hands {
         match complete.await {
             // The next try finds it staged, and asks.
             Err(StoreError::NoSuchUpload) => Ok(Progress::Again),
+            Err(StoreError::Invalid(why)) => self.remake(work, &half.upload, why).await,
             Ok(meta) if half.stamp != work.number => {
                 self.became_earlier(work, half.stamp, meta, half.headers)
                     .await
@@ -159,6 +163,7 @@ impl Hands {
                     _ => Ok(None),
                 }
             }
+            Err(StoreError::Invalid(why)) => self.remake(work, &upload, why).await.map(Some),
             Ok(meta) if work.pending.stamp.is_some() => {
                 let stamp = work.pending.stamp.unwrap_or(work.number);
                 let became = self.became_earlier(work, stamp, meta, None).await;
@@ -177,6 +182,25 @@ impl Hands {
                 let headers = self.dress(&work.generation.attrs, work.number, is_new);
                 self.published(work, headers, &when, done).await.map(Some)
             }
+        }
+    }
+
+    /// S3 will not make the object of these parts: it lost or damaged one, or has another. They are
+    /// sent once more; if that does not help either, it is for good.
+    async fn remake(&self, work: &Work, upload: &UploadId, why: String) -> Result<Progress, Fail> {
+        tracing::warn!(why, "the parts of an upload could not be made an object of");
+        self.give_up(&work.key, work.number, upload).await?;
+        self.count_resent(work.generation.len);
+        let is_first = {
+            let mut remade = self.remade.lock();
+            if remade.len() >= REMADE_MAX {
+                remade.clear();
+            }
+            remade.insert((work.key.clone(), work.number))
+        };
+        match is_first {
+            true => Ok(Progress::Again),
+            false => Err(StoreError::Invalid(why).into()),
         }
     }
 

@@ -150,6 +150,22 @@ pub struct PartDone {
     pub size: Option<u64>,
 }
 
+/// The CRC-64/NVME of the object that `parts` make, in their order; `None` where one is not known.
+#[must_use]
+pub fn whole_crc64(parts: &[PartDone]) -> Option<u64> {
+    let mut parts = parts.iter();
+    let first = parts.next()?;
+    parts.try_fold(first.crc64?, |whole, part| {
+        let algorithm = crc_fast::CrcAlgorithm::Crc64Nvme;
+        Some(crc_fast::checksum_combine(
+            algorithm,
+            whole,
+            part.crc64?,
+            part.size?,
+        ))
+    })
+}
+
 /// A CopyObject.
 #[derive(Clone, Debug)]
 pub struct CopyRequest {
@@ -219,8 +235,9 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
         source: &ObjectId,
         range: Option<Range<u64>>,
     ) -> Result<PartDone>;
-    /// CompleteMultipartUpload, also where it answers 200 with an error in the body. The ETag may
-    /// not be in the answer: then it is asked for by HEAD. `size` and `modified` are of the new object.
+    /// CompleteMultipartUpload, also where it answers 200 with an error in the body. Where the
+    /// checksums of all parts are known, that of the object is sent along: if it is another, `Invalid`.
+    /// The ETag may not be in the answer: then it is asked for by HEAD. `size` and `modified` are of the new object.
     async fn complete(
         &self,
         key: &ObjectKey,

@@ -65,6 +65,15 @@ impl Twin {
         }
     }
 
+    /// Every part of every upload holds other bytes than it says.
+    pub fn damage_parts(&self) {
+        let mut state = self.state.lock();
+        let uploads = state.uploads.values_mut();
+        for part in uploads.flat_map(|upload| upload.parts.values_mut()) {
+            part.bytes = vec![b'!'; part.bytes.len()].into();
+        }
+    }
+
     /// Another bucket that holds what this one holds now.
     #[must_use]
     pub fn fork(&self) -> Self {

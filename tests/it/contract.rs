@@ -43,6 +43,8 @@ pub(crate) struct Caps {
     pub(crate) copy_if_match: bool,
     /// CRC-64/NVME is verified.
     pub(crate) checksums: bool,
+    /// The CRC-64/NVME of the object that parts make is verified.
+    pub(crate) whole_checksums: bool,
     /// Parts below 5 MiB are refused.
     pub(crate) part_minimum: bool,
     /// A part sent again replaces the one before in ListParts.
@@ -66,6 +68,7 @@ impl Caps {
             batch_if_match: true,
             copy_if_match: true,
             checksums: true,
+            whole_checksums: true,
             part_minimum: true,
             parts_replaced: true,
             unnamed_parts: true,
@@ -78,6 +81,7 @@ impl Caps {
     #[allow(dead_code)]
     pub(crate) const fn seaweedfs() -> Self {
         Self {
+            whole_checksums: false,
             parts_replaced: false,
             flat_keys: false,
             ..Self::all()
@@ -94,6 +98,7 @@ impl Caps {
             batch_if_match: false,
             copy_if_match: false,
             checksums: false,
+            whole_checksums: false,
             unnamed_parts: false,
             complete_tells_gone: false,
             ..Self::all()
@@ -109,6 +114,7 @@ impl Caps {
             complete_conditions: false,
             delete_if_match: false,
             batch_if_match: false,
+            whole_checksums: false,
             part_minimum: false,
             ..Self::all()
         }
@@ -153,6 +159,7 @@ pub(crate) async fn run(store: Arc<dyn ObjectStore>, caps: Caps) {
         a_conditional_complete_sees_what_is_there
         an_upload_that_is_gone_is_told
         a_wrong_or_small_part_is_refused
+        an_object_of_another_checksum_is_refused
         a_copy_takes_new_metadata
         a_copy_onto_itself_changes_metadata
         a_copy_of_another_version_is_stale

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
+use crate::harness::cloud::Raw;
 use crate::harness::tree::sha256;
 use crate::harness::{Holder, Server, World, eventually};
 
@@ -79,4 +80,27 @@ fn a_kill_while_a_large_file_is_written_publishes_nothing_and_leaves_no_upload()
     assert_eq!(world.client.uploads(), Vec::<String>::new());
     assert!(!world.client.has(&world.key("video.mp4")) && !mount.path("video.mp4").exists());
     assert!(mount.status().contains("video.mp4 (24.0 MiB)"));
+}
+
+/// The bucket of the test keeps no versions: one answer says that it does.
+#[test]
+fn a_bucket_that_keeps_versions_is_told_of_once() {
+    let world = World::new(Server::Sim, "versions");
+    let mount = world.spec().mount();
+    assert_eq!(mount.status_json()["versioned"], false);
+    let answer = Raw {
+        status: 200,
+        headers: &[
+            ("etag", "\"0123\""),
+            ("x-amz-version-id", "3HL4kqtJvjVBH40"),
+        ],
+        body: "",
+    };
+    world.cloud.answer("PutObject", &answer, 0, 2);
+    for name in ["a", "b"] {
+        fs::write(mount.path(name), name).unwrap();
+        mount.drain();
+    }
+    assert_eq!(mount.status_json()["versioned"], true);
+    assert_eq!(mount.log().matches("keeps versions").count(), 1);
 }

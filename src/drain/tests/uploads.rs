@@ -190,3 +190,35 @@ async fn over_a_link_that_was_not_measured_one_part_of_five_mib_goes_at_a_time()
     let counts = world.twin.counts();
     assert_eq!((counts.of(Op::UploadPart), counts.total()), (3, 5));
 }
+
+#[tokio::test]
+async fn what_s3_damaged_is_found_at_complete_and_sent_once_more() {
+    let world = World::gated(Op::Complete);
+    world.write_large("a", 17 * MIB);
+    world.drain.hurry();
+    world.gate.comes().await;
+    world.twin.damage_parts();
+    world.gate.lets_pass(9);
+    world.drained().await;
+    let byte = |i: u64| u8::try_from(i % 251).unwrap();
+    assert!(world.bytes("a").into_iter().eq((0..17 * MIB).map(byte)));
+    assert_eq!(world.refused(), Vec::new());
+    assert_eq!(world.count(Op::UploadPart), 6);
+    assert_eq!(world.drain.status().resent_bytes, 17 * MIB);
+    assert_eq!(world.twin.uploads(), 0);
+}
+
+#[tokio::test]
+async fn what_s3_will_never_complete_is_parked_after_the_second_try() {
+    let world = World::new();
+    world.write_large("a", 17 * MIB);
+    let never = || StoreError::Invalid("InvalidPart".into());
+    world.fault.on(Op::Complete, 1, Kind::Before(never()));
+    world.fault.on(Op::Complete, 2, Kind::Before(never()));
+    world.drained().await;
+    assert_eq!(world.refused().len(), 1);
+    assert_eq!(world.twin.uploads(), 0);
+    world.tree.record(Record::Retry).unwrap();
+    world.drained().await;
+    assert_eq!(world.bytes("a").len() as u64, 17 * MIB);
+}

@@ -26,6 +26,7 @@ use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -102,6 +103,8 @@ pub struct S3Store {
     is_rooted: bool,
     /// The last access key that was refreshed on a mere suspicion: not again for the same.
     doubted: Mutex<Option<String>>,
+    /// An answer to a write named a version.
+    versioned: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for S3Store {
@@ -151,6 +154,7 @@ impl S3Store {
             leases,
             is_rooted: config.is_rooted,
             doubted: Mutex::new(None),
+            versioned: Arc::default(),
         }
     }
 
@@ -165,7 +169,10 @@ impl S3Store {
         let mut client = self.client().await?;
         let seen = Seen::default();
         let failure = match attempt(op, make(client.clone(), seen.clone())).await {
-            Ok(answer) => return Ok(answer),
+            Ok(answer) => {
+                self.note_version(op, &seen);
+                return Ok(answer);
+            }
             Err(failure) => failure,
         };
         let moved = match &failure.error {
@@ -192,6 +199,24 @@ impl S3Store {
             }
             failure.error
         })
+    }
+
+    /// Whether the bucket keeps versions is not asked: an answer to a write tells. Warns once.
+    fn note_version(&self, op: Op, seen: &Seen) {
+        let is_write = matches!(op, Op::Put | Op::Complete | Op::Copy);
+        if is_write && seen.has_version() && !self.versioned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "the bucket keeps versions: every upload of a file that grows or changes, a line \
+                 appended to a log too, is billed as one more whole object. Set a lifecycle rule that \
+                 removes noncurrent versions, or a longer append_max_age"
+            );
+        }
+    }
+
+    /// Whether the bucket was seen to keep versions.
+    #[must_use]
+    pub fn versioned(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.versioned)
     }
 
     /// Who would sign now, where that matters.

@@ -10,7 +10,7 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUploa
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::super::{Op, PartDone, Payload, Result, StoreError, UploadId};
+use super::super::{Op, PartDone, Payload, Result, StoreError, UploadId, whole_crc64};
 use super::body::framed;
 use super::error::{Failure, Role, failure};
 use super::headers::described;
@@ -27,6 +27,17 @@ const PARTS_MAX: usize = 10_000;
 fn crc_of(header: Option<&str>) -> Option<u64> {
     let bytes = BASE64_STANDARD.decode(header?).ok()?;
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}
+
+/// The same parts, completed again, make no other object.
+fn completing(failure: Failure) -> Failure {
+    match failure.error {
+        StoreError::BadDigest => Failure {
+            error: StoreError::Invalid("what S3 has is not what was sent".to_owned()),
+            ..failure
+        },
+        error => Failure { error, ..failure },
+    }
 }
 
 fn bad(text: &str) -> Failure {
@@ -140,6 +151,7 @@ impl S3Store {
         });
         let named = CompletedMultipartUpload::builder().set_parts(Some(named.collect()));
         let named = &named.build();
+        let whole = &whole_crc64(parts).map(crc_header);
         let (tag, modified) = self
             .call(Op::Complete, |client, seen| async move {
                 let (if_match, if_none_match) = conditions(when);
@@ -149,10 +161,11 @@ impl S3Store {
                     .key(key.as_str())
                     .upload_id(&*upload.0)
                     .multipart_upload(named.clone())
+                    .set_checksum_crc64_nvme(whole.clone())
                     .set_if_match(if_match)
                     .set_if_none_match(if_none_match);
                 let output = request.customize().interceptor(seen.clone()).send().await;
-                let output = output.map_err(|error| failure(error, Role::Complete))?;
+                let output = output.map_err(|error| completing(failure(error, Role::Complete)))?;
                 Ok((output.e_tag().map(ETag::new), seen.date()))
             })
             .await?;

@@ -100,6 +100,7 @@ impl Intercept for Trim {
 struct Noted {
     access_key_id: Option<String>,
     date: Option<i64>,
+    has_version: bool,
 }
 
 /// Notes of one request what the SDK's answer does not carry.
@@ -110,6 +111,11 @@ impl Seen {
     /// The key the request was signed with.
     pub(super) fn access_key_id(&self) -> Option<String> {
         self.0.lock().access_key_id.clone()
+    }
+
+    /// Whether the bucket made a version of it.
+    pub(super) fn has_version(&self) -> bool {
+        self.0.lock().has_version
     }
 
     /// The answer's `Date` in seconds since 1970; 0 if there was none.
@@ -150,7 +156,12 @@ impl Intercept for Seen {
         let headers = context.response_mut().headers_mut();
         let date = headers.get("date");
         let date = date.and_then(|text| DateTime::from_str(text, DateTimeFormat::HttpDate).ok());
-        self.0.lock().date = date.map(|date| date.secs());
+        let version = headers.get("x-amz-version-id");
+        {
+            let mut noted = self.0.lock();
+            noted.date = date.map(|date| date.secs());
+            noted.has_version = version.is_some_and(|version| version != "null");
+        }
         // A metadata value in Latin-1 (a stranger's) would make the whole answer unreadable.
         let strange = headers.iter_bytes().filter_map(|(name, value)| {
             let latin = || value.iter().map(|byte| char::from(*byte)).collect();

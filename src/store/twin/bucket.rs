@@ -5,7 +5,10 @@ use std::ops::{Bound, Range};
 
 use bytes::{Bytes, BytesMut};
 
-use super::super::{ListPage, ListRequest, Listed, PartDone, Result, StoreError, UNMADE, UploadId};
+use super::super::{
+    ListPage, ListRequest, Listed, PartDone, Payload, Result, StoreError, UNMADE, UploadId,
+    whole_crc64,
+};
 use super::PART_MIN;
 use crate::types::{ETag, Headers, ObjectId, ObjectKey, ObjectMeta, Precondition};
 
@@ -178,6 +181,9 @@ impl State {
         when: &Precondition,
     ) -> Result<ObjectMeta> {
         let (bytes, etag) = self.joined(key, id, parts)?;
+        if whole_crc64(parts).is_some_and(|whole| whole != Payload::of(bytes.clone()).crc64) {
+            return Err(invalid("what is there is not what was sent"));
+        }
         self.check(key, when)?;
         let headers = std::mem::take(&mut self.upload(key, id)?.headers);
         self.remove_upload(id);

@@ -158,3 +158,24 @@ pub(super) async fn a_wrong_or_small_part_is_refused(kit: &Kit) {
     assert!(kit.is_absent(at).await);
     kit.abort(at, &upload).await;
 }
+
+pub(super) async fn an_object_of_another_checksum_is_refused(kit: &Kit) {
+    let at = "sums/a";
+    let upload = kit.create(at).await;
+    let (first, last) = (noise(PART, 14), noise(1000, 15));
+    let parts = [
+        kit.part(at, &upload, 1, &first).await,
+        kit.part(at, &upload, 2, &last).await,
+    ];
+    if kit.caps.whole_checksums {
+        let mut wrong = parts.clone();
+        wrong[0].crc64 = Some(Payload::of(last.clone()).crc64);
+        let done = kit.complete(at, &upload, wrong, Precondition::None);
+        let error = done.await.unwrap_err();
+        assert!(matches!(error, StoreError::Invalid(_)), "{error:?}");
+        assert!(kit.is_absent(at).await);
+    }
+    let done = kit.complete(at, &upload, parts, Precondition::None);
+    done.await.unwrap();
+    assert!(kit.bytes(at).await == [first, last].concat());
+}
