@@ -10,7 +10,7 @@ use super::sources::Settings;
 use super::values;
 use super::{Config, ConfigError, Issuing, MountConfig, PinConfig, Place, disk};
 use crate::net::Network;
-use crate::types::Sse;
+use crate::types::{RelPath, Sse};
 use crate::{creds, drain, fs, log, net, read, store};
 
 const MIB: u64 = 1 << 20;
@@ -42,7 +42,7 @@ pub(super) fn config(source: &str, place: Place, s: &Settings) -> Result<Config,
     }
     Ok(Config {
         fs: fs_config(&place, s)?,
-        drain: drain_config(s)?,
+        drain: drain_config(&place, s)?,
         closed: match s.one("closed_check")? {
             Some("mount") => Some(store::closed::Config::of(None)),
             Some("periodic") => Some(store::closed::Config::of(Some(PROVEN_FOR))),
@@ -308,7 +308,6 @@ fn fs_config(place: &Place, s: &Settings) -> Result<fs::Config, ConfigError> {
     let uid = s.unless_auto("uid", values::user)?;
     let gid = s.unless_auto("gid", values::group)?;
     let rename_limit = s.must("rename_limit", values::count)?;
-    let root = if is_rooted(s)? { IDENTITY_MAX + 1 } else { 0 };
     Ok(fs::Config {
         ttl: s.must("ttl", values::time)?,
         stale_after: s.must("stale_after", values::time)?,
@@ -326,7 +325,7 @@ fn fs_config(place: &Place, s: &Settings) -> Result<fs::Config, ConfigError> {
         } else {
             fs::StatfsMode::Cloud
         },
-        key_max: KEY_MAX.saturating_sub(place.prefix.len() + root),
+        key_max: key_max(place, s)?,
         close_uploaded: is("close", "uploaded")?,
         fsync_uploaded: is("fsync", "uploaded")?,
         close_timeout: at_least_a_second(s, "close_timeout")?,
@@ -338,7 +337,27 @@ fn fs_config(place: &Place, s: &Settings) -> Result<fs::Config, ConfigError> {
     })
 }
 
-fn drain_config(s: &Settings) -> Result<drain::Config, ConfigError> {
+fn aside(place: &Place, s: &Settings) -> Result<drain::AsideRules, ConfigError> {
+    let folder = s.read("conflict_prefix", |text| {
+        let path = RelPath::new(text.trim_matches('/'));
+        let path = path.ok().filter(|path| !path.is_root());
+        path.ok_or_else(|| {
+            "it is no folder of the mount: say e.g. conflicts or lost/conflicts".into()
+        })
+    })?;
+    Ok(drain::AsideRules {
+        folder,
+        key_max: key_max(place, s)?,
+    })
+}
+
+/// Bytes of a key below what the mount puts before it.
+fn key_max(place: &Place, s: &Settings) -> Result<usize, ConfigError> {
+    let root = if is_rooted(s)? { IDENTITY_MAX + 1 } else { 0 };
+    Ok(KEY_MAX.saturating_sub(place.prefix.len() + root))
+}
+
+fn drain_config(place: &Place, s: &Settings) -> Result<drain::Config, ConfigError> {
     let part_size = s.unless_auto("part_size", values::size)?;
     if part_size.is_some_and(|size| !PART.contains(&size)) {
         return fault("part_size is not what S3 takes: say 5MiB to 5GiB, or auto");
@@ -370,6 +389,7 @@ fn drain_config(s: &Settings) -> Result<drain::Config, ConfigError> {
             Some("keep-both") => drain::ConflictPolicy::KeepBoth,
             _ => drain::ConflictPolicy::LastWriter,
         },
+        aside: aside(place, s)?,
         part_size,
         multipart_threshold,
         concurrency: usize::try_from(upload_concurrency).unwrap_or(1),

@@ -203,6 +203,7 @@ pub static TABLE: &[Opt] = &[
     opt("append_max_age", TimeOrAuto, "auto", "a file that keeps growing is sent again after this long, or once it grew by a quarter; auto: 1h where S3 needs the whole again (up to 5 MiB), else 1m"),
     opt("order", Word(&["dir", "none"]), "dir", "dir: objects of a directory appear in the order their files were closed"),
     opt("conflict", Word(&["last-writer", "keep-both"]), "last-writer", "when a file that was replaced here was changed elsewhere"),
+    opt("conflict_prefix", Text, "", "folder of the mount that NAME.conflict-... go to, at their own path [beside the file]"),
 
     opt("spool_dir", Path, "", "what is not in S3 yet [/var/lib/kryptonfs; not root: ~/.local/state/kryptonfs]"),
     opt("spool_max", SizeOrAuto, "auto", "cap of the spool; auto: 80 % of what is free at the start"),

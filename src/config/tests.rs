@@ -132,6 +132,7 @@ fn what_s3_would_refuse_is_refused_before() {
         ("multipart_threshold=1MiB", "5MiB"),
         ("upload_concurrency=0", "1 to 16"),
         ("sse_kms_key_id=k", "sse=aws:kms"),
+        ("conflict_prefix=../x", "lost/conflicts"),
         ("readahead_max=1GiB", "32MiB"),
         ("read_timeout=10ms", "1s"),
         ("region=a/b", "ap-northeast-1"),

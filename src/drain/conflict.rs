@@ -9,8 +9,26 @@ use crate::seeded::{self, Bug};
 use crate::tree::Pending;
 use crate::types::{
     Attrs, Base, Generation, Headers, Kind, MountId, NAME_MAX, ObjectId, ObjectMeta, RelKey,
-    STAMP_KEY, Seq, Source, Stamp, Want,
+    RelPath, STAMP_KEY, Seq, Source, Stamp, Want,
 };
+
+/// Where what is set aside goes, and how long a key may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AsideRules {
+    /// Below this folder of the mount, at its own path; `None`: beside what it would have replaced.
+    pub folder: Option<RelPath>,
+    /// Bytes of a key below the mount's prefix.
+    pub key_max: usize,
+}
+
+impl Default for AsideRules {
+    fn default() -> Self {
+        Self {
+            folder: None,
+            key_max: KEY_MAX,
+        }
+    }
+}
 
 /// What happens to a whole new content when somebody else changed the object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +40,10 @@ pub enum ConflictPolicy {
     KeepBoth,
 }
 
+/// S3: bytes of a key.
+const KEY_MAX: usize = 1024;
+/// Bytes of a name that a sibling's begins with at least.
+const TOLD_MIN: usize = 16;
 /// The longest ending that is taken for an extension.
 const EXTENSION_MAX: usize = 16;
 
@@ -144,8 +166,14 @@ pub(super) fn reapplied(ours: &Attrs, theirs: &Headers) -> Attrs {
     ours.over(&theirs)
 }
 
-/// The sibling that keeps what was written here: `NAME.conflict-MOUNTID-TIME.EXT`.
-pub(super) fn sibling(key: &RelKey, mount: MountId, epoch_secs: u64) -> Option<RelKey> {
+/// The sibling that keeps what was written here: `NAME.conflict-MOUNTID-TIME.EXT`, beside it or in the
+/// folder for such. Where the path leaves no room for that, the name is shorter, or it lies less deep.
+pub(super) fn sibling(
+    key: &RelKey,
+    mount: MountId,
+    epoch_secs: u64,
+    rules: &AsideRules,
+) -> Option<RelKey> {
     let path = key.path();
     let name = path.name()?;
     let name = name.as_str();
@@ -154,12 +182,23 @@ pub(super) fn sibling(key: &RelKey, mount: MountId, epoch_secs: u64) -> Option<R
         _ => (name, ""),
     };
     let mark = format!(".conflict-{mount}-{}{extension}", utc(epoch_secs));
-    let mut fits = stem.len().min(NAME_MAX - mark.len());
-    while !stem.is_char_boundary(fits) {
-        fits -= 1;
-    }
-    let dir = path.parent()?.dir_prefix();
-    RelKey::parse(&format!("{dir}{}{mark}", &stem[..fits]))
+    let own = path.parent()?.dir_prefix();
+    let folder = rules.folder.as_ref().map(RelPath::dir_prefix);
+    // Edited once more, what was set aside is there already.
+    let folder = folder.filter(|folder| !own.starts_with(folder));
+    let within = folder.as_ref().map(|folder| format!("{folder}{own}"));
+    let dirs = within.into_iter().chain(folder).chain([own, String::new()]);
+    dirs.into_iter().find_map(|dir| {
+        let room = rules.key_max.checked_sub(dir.len() + mark.len())?;
+        let mut fits = stem.len().min(NAME_MAX - mark.len()).min(room);
+        while !stem.is_char_boundary(fits) {
+            fits -= 1;
+        }
+        // So much of the name stays that it can be told.
+        let is_told = fits >= stem.len().min(TOLD_MIN);
+        let key = || RelKey::parse(&format!("{dir}{}{mark}", &stem[..fits]));
+        is_told.then(key).flatten()
+    })
 }
 
 /// `YYYYMMDDTHHMMSSZ`.

@@ -44,7 +44,7 @@ use crate::tree::Tree;
 use crate::types::{ObjectKey, Sse, Want};
 use hands::Hands;
 
-pub use conflict::ConflictPolicy;
+pub use conflict::{AsideRules, ConflictPolicy};
 pub use flights::Flight;
 pub use plan::Order;
 
@@ -60,6 +60,8 @@ pub struct Config {
     pub order: Order,
     /// What becomes of a whole new content when somebody else changed the object.
     pub conflict: ConflictPolicy,
+    /// Where what becomes a sibling goes.
+    pub aside: AsideRules,
     /// What a writer holds open is sent after this long.
     pub upload_open: Duration,
     /// Of parts, as long as 10,000 of them hold the file. `None`: by the link and the file (`lanes`).
@@ -81,6 +83,7 @@ impl Default for Config {
             append_max_age: None,
             order: Order::default(),
             conflict: ConflictPolicy::default(),
+            aside: AsideRules::default(),
             upload_open: Duration::from_secs(300),
             part_size: None,
             multipart_threshold: 8 << 20,

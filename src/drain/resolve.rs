@@ -130,7 +130,8 @@ impl Hands {
         let is_free = |key: &RelKey| {
             self.tree.known(key).is_none() && self.tree.pending(|all| all.get(key).is_none())
         };
-        let mut names = (secs..).map_while(|secs| sibling(&work.key, mount, secs));
+        let rules = &self.config.aside;
+        let mut names = (secs..).map_while(|secs| sibling(&work.key, mount, secs, rules));
         let Some(aside) = names.find(is_free) else {
             return Err(Fail::Disk(libc::ENAMETOOLONG));
         };

@@ -4,6 +4,7 @@
 mod ahead;
 mod conflicts;
 mod dirs;
+mod matrix;
 mod removals;
 mod rerooted;
 mod uploads;

@@ -194,7 +194,11 @@ fn metadata_that_is_set_again_leaves_the_time_and_headers_of_the_new_content() {
 #[test]
 fn a_sibling_keeps_directory_and_extension_and_says_who_and_when() {
     let time = 1_709_210_096; // 29 February 2024
-    let named = |text: &str| sibling(&key(text), OURS, time).unwrap().to_string();
+    let rules = AsideRules::default();
+    let named = |text: &str| {
+        let sibling = sibling(&key(text), OURS, time, &rules);
+        sibling.unwrap().to_string()
+    };
     let mark = ".conflict-0000000000000007-20240229T123456Z";
     assert_eq!(named("d/photo.jpg"), format!("d/photo{mark}.jpg"));
     assert_eq!(named("notes"), format!("notes{mark}"));
@@ -205,10 +209,43 @@ fn a_sibling_keeps_directory_and_extension_and_says_who_and_when() {
 #[test]
 fn a_sibling_of_a_long_name_fits_and_cuts_no_character_in_two() {
     let long = format!("{}.jpg", "日".repeat(83));
-    let sibling = sibling(&key(&long), OURS, 0).unwrap();
+    let sibling = sibling(&key(&long), OURS, 0, &AsideRules::default()).unwrap();
     let name = sibling.path().name().unwrap();
     assert!(name.as_str().len() <= NAME_MAX);
     assert!(name.as_str().ends_with("-19700101T000000Z.jpg"));
+}
+
+#[test]
+fn siblings_go_to_the_folder_for_them_at_their_own_path() {
+    let rules = AsideRules {
+        folder: Some(RelPath::new("aside/here").unwrap()),
+        ..AsideRules::default()
+    };
+    let named = |text: &str| {
+        let sibling = sibling(&key(text), OURS, 0, &rules);
+        sibling.unwrap().to_string()
+    };
+    let mark = ".conflict-0000000000000007-19700101T000000Z";
+    assert_eq!(named("d/a.jpg"), format!("aside/here/d/a{mark}.jpg"));
+    assert_eq!(named("a"), format!("aside/here/a{mark}"));
+    let again = named("aside/here/d/a.jpg");
+    assert_eq!(again, format!("aside/here/d/a{mark}.jpg"));
+}
+
+#[test]
+fn a_sibling_fits_in_a_key_however_deep_its_file_lies() {
+    for len in [900, 950, 980, 1000, 1020] {
+        let dir = "d234567890/".repeat(len / 11);
+        let name = "n".repeat(len - dir.len());
+        let rules = AsideRules {
+            folder: Some(RelPath::new("aside").unwrap()),
+            key_max: 1000,
+        };
+        let sibling = sibling(&key(&format!("{dir}{name}.jpg")), OURS, 0, &rules).unwrap();
+        assert!(sibling.as_str().len() <= 1000, "{sibling}");
+        let told = sibling.path().name().unwrap();
+        assert!(told.as_str().starts_with('n') && told.as_str().ends_with("Z.jpg"));
+    }
 }
 
 #[test]

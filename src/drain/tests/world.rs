@@ -178,7 +178,7 @@ impl World {
     }
 
     /// What the mount would show at a key: its extents and length.
-    fn visible(&self, at: &str) -> (Extents, u64) {
+    pub(super) fn visible(&self, at: &str) -> (Extents, u64) {
         let pending = self.tree.pending(|all| {
             let entry = all.get(&key(at))?;
             let generation = entry.generation()?;
