@@ -91,7 +91,7 @@ bugs! {
     /// drain: the parts of an older generation pass for those of the newer one
     OldPartsReused => "drain::tests::an_upload_that_broke_off_is_not_continued_with_other_bytes",
     /// drain: a part that S3 has is not compared with what would be sent
-    PartNotCompared => "drain::tests::a_part_that_is_not_what_would_be_sent_is_sent",
+    PartNotCompared => "drain::tests::uploads::a_part_that_is_not_what_would_be_sent_is_sent",
     /// drain: an upload's id is not durable when its parts go
     UploadForgotten => "drain::tests::the_id_of_an_upload_is_durable_before_a_part_of_it_is_sent",
     /// drain: files of a directory appear in any order
