@@ -4,6 +4,7 @@
 mod ahead;
 mod conflicts;
 mod dirs;
+mod faults;
 mod matrix;
 mod removals;
 mod rerooted;
