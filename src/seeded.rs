@@ -89,11 +89,11 @@ bugs! {
     /// drain: a number goes out in a stamp before it is durable
     StampNotDurable => "drain::tests::a_number_that_a_power_cut_could_take_back_is_not_sent",
     /// drain: the parts of an older generation pass for those of the newer one
-    OldPartsReused => "drain::tests::an_upload_that_broke_off_is_not_continued_with_other_bytes",
+    OldPartsReused => "drain::tests::uploads::an_upload_that_broke_off_is_not_continued_with_other_bytes",
     /// drain: a part that S3 has is not compared with what would be sent
     PartNotCompared => "drain::tests::uploads::a_part_that_is_not_what_would_be_sent_is_sent",
     /// drain: an upload's id is not durable when its parts go
-    UploadForgotten => "drain::tests::the_id_of_an_upload_is_durable_before_a_part_of_it_is_sent",
+    UploadForgotten => "drain::tests::uploads::the_id_of_an_upload_is_durable_before_a_part_of_it_is_sent",
     /// drain: files of a directory appear in any order
     OrderNotKept => "drain::plan::tests::in_one_directory_publishes_go_by_number_and_directories_do_not_wait_for_each_other",
     /// drain: a rename removes the old name before the new one is there
