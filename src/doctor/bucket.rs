@@ -201,6 +201,31 @@ mod tests {
     }
 
     #[test]
+    fn a_region_that_was_learnt_is_told_as_the_buckets_and_held_against_the_endpoints() {
+        let (tokyo, oregon) = (Some("ap-northeast-1"), Some("us-west-2"));
+        let learnt = region_row(tokyo, None, tokyo, true).unwrap();
+        assert_eq!(learnt.verdict, Verdict::Pass);
+        assert!(
+            learnt.seen.contains("as the bucket itself says"),
+            "{learnt:?}"
+        );
+        let given = region_row(None, tokyo, None, true).unwrap();
+        assert!(given.seen.contains("S3 there took"), "{given:?}");
+        for (given, learnt, word) in [
+            (oregon, None, "region=us-west-2"),
+            (None, oregon, "the bucket in us-west-2"),
+        ] {
+            let apart = region_row(tokyo, given, learnt, false).unwrap();
+            assert_eq!(apart.verdict, Verdict::Fail);
+            assert!(apart.seen.contains(word), "{apart:?}");
+        }
+        let unnamed = region_row(None, None, None, true).unwrap();
+        assert!(unnamed.seen.contains("names none"), "{unnamed:?}");
+        // What the listing said then stands.
+        assert_eq!(region_row(None, tokyo, None, false), None);
+    }
+
+    #[test]
     fn the_region_is_read_off_amazons_names() {
         for (url, region) in [
             (
