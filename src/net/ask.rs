@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::dns::{self, Answer, Family};
+use super::dns::{self, Answer, Family, Question};
 use super::link::Link;
 use super::meter::Meter;
 use super::socket::Bound;
@@ -36,7 +36,7 @@ impl Asker {
         family: Family,
         server: SocketAddr,
     ) -> io::Result<Answer> {
-        let question = dns::question(random_id()?, host, family)
+        let question = Question::new(random_id()?, host, family)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a host name"))?;
         match self.by_datagram(&question, server).await? {
             Answer::Truncated => {}
@@ -49,15 +49,15 @@ impl Asker {
             .map_err(|_| late())?
     }
 
-    async fn by_datagram(&self, question: &[u8], server: SocketAddr) -> io::Result<Answer> {
+    async fn by_datagram(&self, question: &Question, server: SocketAddr) -> io::Result<Answer> {
         let socket = self.bound.udp(server).await?;
-        self.meter.sent(socket.send(question).await?);
+        self.meter.sent(socket.send(&question.packet).await?);
         let answer = async {
             let mut packet = [0; dns::DATAGRAM_MAX];
             loop {
                 let length = socket.recv(&mut packet).await?;
                 self.meter.received(length);
-                if let Some(answer) = dns::parse(&packet[..length], question) {
+                if let Some(answer) = question.parse(&packet[..length]) {
                     return Ok(answer);
                 }
             }
@@ -73,13 +73,13 @@ impl Asker {
     }
 
     /// Each message has its length before it, in two bytes.
-    async fn by_connection(&self, question: &[u8], server: SocketAddr) -> io::Result<Answer> {
+    async fn by_connection(&self, question: &Question, server: SocketAddr) -> io::Result<Answer> {
         let long = |_| io::Error::new(io::ErrorKind::InvalidInput, "the question is too long");
-        let length = u16::try_from(question.len()).map_err(long)?;
+        let length = u16::try_from(question.packet.len()).map_err(long)?;
         let mut connection = self.bound.tcp(server)?.connect(server).await?;
         self.meter.connected();
         let mut message = length.to_be_bytes().to_vec();
-        message.extend_from_slice(question);
+        message.extend_from_slice(&question.packet);
         connection.write_all(&message).await?;
         self.meter.sent(message.len());
         let length = connection.read_u16().await?;
@@ -87,7 +87,7 @@ impl Asker {
         connection.read_exact(&mut packet).await?;
         self.meter.received(2 + packet.len());
         let no_answer = || io::Error::new(io::ErrorKind::InvalidData, "no answer to the question");
-        dns::parse(&packet, question).ok_or_else(no_answer)
+        question.parse(&packet).ok_or_else(no_answer)
     }
 }
 

@@ -5,10 +5,10 @@
 //! no server is named and the network is open; else this stub asks the servers of `dns=`, or those
 //! learnt from the link (`servers`), over sockets bound to the interface (`ask`).
 //!
-//! Why not hickory-resolver: with our sockets under it (a `RuntimeProvider`) it would do the same,
-//! for 21 more crates (a second cache, a second random generator; `cargo tree`, 0.26.3), and it
-//! closes a socket when it gives a question up, after which the kernel answers what comes late by
-//! another link (see `buried`). What is left to write without it is `dns` and `ask`, both small.
+//! The messages are hickory's (`dns`); why not its resolver too: with our sockets under it (a
+//! `RuntimeProvider`) it would do the same, for 13 more crates (a second cache, a second timer), and
+//! it closes a socket when it gives a question up, after which the kernel answers what comes late by
+//! another link (see `buried`). What is left to write without it is `ask`, which is small.
 //!
 //! Invariants: a server outside of `allow=` is not asked; a lookup ends (`ROUNDS` x servers x
 //! `ask::PATIENCE`); one lookup is in flight at a time and the others find its answer in the cache.
