@@ -293,8 +293,11 @@ impl State {
             .and_then(|entry| entry.staged.as_ref())
             .is_some_and(|(staged, ..)| *staged == number)
             || entry.is_some_and(|entry| entry.stamp == Some(number));
+        // It may have come another way, by a request of which a crash took the answer: then the parts
+        // are still to be aborted.
         if let Some((_, upload, _)) = entry.and_then(|entry| entry.staged.as_ref())
             && is_staged
+            && id.etag.is_of_parts()
         {
             self.uploads.ended(upload);
         }

@@ -91,6 +91,14 @@ impl ObjectKey {
 }
 
 impl ETag {
+    /// Whether the version was made by CompleteMultipartUpload: S3 ends its tag with `-` and how many
+    /// parts it has.
+    #[must_use]
+    pub fn is_of_parts(&self) -> bool {
+        let parts = self.0.rsplit_once('-').map(|(_, parts)| parts);
+        parts.is_some_and(|parts| parts.parse::<u32>().is_ok())
+    }
+
     /// Takes the quotes off as servers send them.
     #[must_use]
     pub fn new(text: &str) -> Self {

@@ -2,8 +2,11 @@
 
 use super::world::{MIB, World, key, no_link};
 use super::*;
+use crate::log::Record;
 use crate::store::Op;
 use crate::store::fault::Kind;
+use crate::store::{ObjectStore as _, Payload};
+use crate::types::{Headers, ObjectKey, STAMP_KEY, Stamp};
 
 #[tokio::test]
 async fn a_broken_upload_continues_with_the_parts_it_has() {
@@ -221,4 +224,53 @@ async fn what_s3_will_never_complete_is_parked_after_the_second_try() {
     world.tree.record(Record::Retry).unwrap();
     world.drained().await;
     assert_eq!(world.bytes("a").len() as u64, 17 * MIB);
+}
+
+#[tokio::test]
+async fn parts_of_what_came_another_way_before_a_crash_are_aborted() {
+    let world = World::new();
+    world.write("a", b"x");
+    let number = world.tree.pending(|all| all.get(&key("a")).unwrap().number);
+    // Put whole, and the answer lost; then staged by a run that did not know.
+    let stamp = Stamp {
+        mount: world.log.mount_id(),
+        number,
+    };
+    let metadata = [(STAMP_KEY.to_owned(), stamp.to_string())];
+    let headers = Headers {
+        metadata: metadata.into(),
+        ..Headers::default()
+    };
+    world.twin.put_behind("a", "x", headers.clone());
+    let at = ObjectKey::from(&key("a"));
+    let upload = world.twin.create_multipart(&at, &headers).await.unwrap();
+    let payload = Payload::of("x".into());
+    let done = world
+        .twin
+        .upload_part(&at, &upload, 1, &payload)
+        .await
+        .unwrap();
+    let upload = upload.0.to_string();
+    let (part, stamp) = (8 * MIB, number);
+    for record in [
+        Record::UploadBegun {
+            key: key("a"),
+            number,
+            upload: upload.clone(),
+            part,
+            stamp,
+        },
+        Record::Staged {
+            key: key("a"),
+            number,
+            upload,
+            parts: vec![(1, done.etag.as_str().into())],
+        },
+    ] {
+        world.tree.record(record).unwrap();
+    }
+    world.drained().await;
+    assert_eq!((world.bytes("a"), world.count(Op::Put)), (b"x".into(), 0));
+    assert_eq!(world.twin.uploads(), 0);
+    assert_eq!(world.count(Op::Abort), 1);
 }
