@@ -59,16 +59,17 @@ impl Flights {
     /// How they are, in the order of their names.
     pub(super) fn now(&self) -> Vec<Flight> {
         let all = self.0.lock();
-        let told = all.iter().map(|(key, progress)| {
+        let told = all.iter().filter_map(|(key, progress)| {
             let total = progress.total.load(Ordering::Relaxed);
             let moving = progress.moving.lock();
             let moving = moving.iter().map(|sent| sent.load(Ordering::Relaxed));
             let sent = progress.settled.load(Ordering::Relaxed) + moving.sum::<u64>();
-            Flight {
+            // What S3 copies, or what is empty, is no sooner begun than over.
+            (total > 0).then(|| Flight {
                 name: key.to_string(),
                 bytes: total,
                 sent: sent.min(total),
-            }
+            })
         });
         told.collect()
     }
