@@ -15,7 +15,9 @@ const SOON: Duration = Duration::from_secs(120);
 /// A mount one of whose files is half sent: the link went silent.
 fn half_sent(world: &World) -> (Mount, Vec<u8>) {
     let spec = world.spec().with("linger", "0s");
-    let mut spec = spec.with("interface", "lo").with("part_size", "5MiB");
+    let mut spec = spec
+        .with("interface", "lo")
+        .with("multipart_threshold", "64MiB");
     spec.options.retain(|(key, _)| key != "network");
     let mount = spec.mount();
     let large = noise(5, 24 << 20);
