@@ -12,10 +12,11 @@
 //!   that look temporary do not go early, and in a directory where that happened nothing does until
 //!   the next start. So it costs the parts of one file (of those open at once) per directory.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use parking_lot::Mutex;
 
 use super::fail::Fail;
 use super::halves::Half;
@@ -47,6 +48,17 @@ pub(super) fn is_temporary(name: &str) -> bool {
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
     let ending = ending.to_ascii_lowercase();
     name.starts_with(['.', '#', '~']) || name.ends_with('~') || TEMPORARY.contains(&&*ending)
+}
+
+/// So many directories, and files, are remembered; then it is begun anew, which costs some parts.
+const NOTES_MAX: usize = 1000;
+
+fn note<T: Eq + std::hash::Hash>(notes: &Mutex<HashSet<T>>, what: T) {
+    let mut notes = notes.lock();
+    if notes.len() >= NOTES_MAX {
+        notes.clear();
+    }
+    notes.insert(what);
 }
 
 impl Hands {
@@ -123,7 +135,7 @@ impl Hands {
             }
             // It is not begun again: the parts would all be sent once more, maybe for nothing.
             Err(Fail::Store(StoreError::NoSuchUpload)) => {
-                self.spent.lock().insert(stream.file);
+                note(&self.spent, stream.file);
                 self.waste(&half).await;
                 Ok(Progress::Settled)
             }
@@ -243,7 +255,7 @@ impl Hands {
             let bytes = half.done.values().filter_map(|part| part.size).sum();
             self.count_resent(bytes);
             if let Some(key) = RelKey::parse(half.object.as_str()) {
-                self.wasteful.lock().insert(dir_of(&key).to_owned());
+                note(&self.wasteful, dir_of(&key).to_owned());
             }
         }
         self.abort(&half.object, &half.upload).await;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::fail::Fail;
 use super::hands::Hands;
+use crate::log::Record;
 use crate::store::{ListRequest, Payload, StoreError};
 use crate::types::{
     Attrs, Base, Headers, Kind, ObjectKey, ObjectMeta, Precondition, RelKey, RelPath, Seq, Want,
@@ -71,6 +72,26 @@ impl Hands {
                 ..meta
             };
             self.tree.learn(&key, Some(&meta), asked);
+            self.tell_removal(&key, &meta)?;
+        }
+        Ok(())
+    }
+
+    /// Who removed the directory while its marker was on the way knows of none: it is what is to be
+    /// removed. (Who comes later is told by the tree.)
+    fn tell_removal(&self, key: &RelKey, marker: &ObjectMeta) -> Result<(), Fail> {
+        let unaware = self.tree.pending(|all| {
+            let entry = all.get(key)?;
+            let is_unaware = entry.want == Want::Gone && entry.base == Base::Absent;
+            is_unaware.then_some(entry.number)
+        });
+        if let Some(number) = unaware {
+            self.record(Record::Conflict {
+                key: key.clone(),
+                number,
+                base: Base::of(Some(&marker.id)),
+                aside: None,
+            })?;
         }
         Ok(())
     }

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use crate::read::{ReadError, Window};
 use crate::store::StoreError;
-use crate::types::{Base, Extents, FileNo, RelKey, Source};
+use crate::tree::Pending;
+use crate::types::{Base, Extent, Extents, FileNo, ObjectId, RelKey, Source};
 
 use super::file::{Inner, OpenFile};
 use super::{Fh, Fs, FsError, Ino, Result};
@@ -29,6 +30,17 @@ struct Stretch {
     /// Bytes of the draft's buffer, by their place in the file.
     inline: Vec<(u64, Bytes)>,
     is_draft: bool,
+}
+
+/// Whether a change has bytes of `version` in parts that only want to be completed.
+fn is_in_parts(entry: &Pending, version: &ObjectId) -> bool {
+    let is_staged = entry.staged.as_ref().is_some_and(|(number, upload, _)| {
+        *number == entry.number && !upload.is_empty() && entry.dead.is_none()
+    });
+    let names =
+        |piece: &Extent| matches!(&piece.from, Source::Remote { object, .. } if object == version);
+    let generation = entry.generation().filter(|_| is_staged);
+    generation.is_some_and(|generation| generation.extents.iter().any(names))
 }
 
 impl Fs {
@@ -93,7 +105,8 @@ impl Fs {
     }
 
     /// Whether a version in `extents` may be gone because a change of ours replaced it, whose
-    /// answer has not come yet (or not come before a power cut).
+    /// answer has not come yet (or not come before a power cut); or removed it, as all who name it
+    /// have its bytes in S3, in parts that are still to be completed.
     fn is_being_replaced(&self, extents: &Extents) -> bool {
         self.tree.pending(|all| {
             extents.iter().any(|piece| {
@@ -101,10 +114,11 @@ impl Fs {
                     return false;
                 };
                 let entry = RelKey::parse(object.key.as_str()).and_then(|key| all.get(&key));
-                entry.is_some_and(|entry| {
+                let is_next = entry.is_some_and(|entry| {
                     let is_next = !entry.held && entry.base == Base::Version(object.etag.clone());
                     entry.dead.is_none() && (entry.begun || is_next)
-                })
+                });
+                is_next || all.in_order().any(|(_, entry)| is_in_parts(entry, object))
             })
         })
     }

@@ -108,25 +108,44 @@ async fn what_the_server_made_takes_our_attributes_and_goes_when_its_directory_d
     assert_eq!(world.twin.keys(), ["d/", "f/"]);
 }
 
+/// `d/a`, that somebody else put there.
+fn knows_a_file_in_a_directory_without_a_marker(world: &World) {
+    let etag = world.twin.put_behind("d/a", "x", Headers::default());
+    let (dir, asked) = (RelPath::new("d").unwrap(), world.tree.ask());
+    let page = ListPage {
+        objects: vec![crate::types::Listed {
+            key: "d/a".into(),
+            etag,
+            size: 1,
+            modified: 1,
+            storage_class: None,
+        }],
+        ..ListPage::default()
+    };
+    asked.page(&dir, &page);
+    asked.listed(&dir);
+}
+
+#[tokio::test]
+async fn a_directory_that_is_removed_while_it_is_being_kept_is_gone() {
+    let world = World::gated(Op::Put);
+    knows_a_file_in_a_directory_without_a_marker(&world);
+    world.set("d/a", Want::Gone, &[]);
+    world.drain.hurry();
+    world.gate.comes().await;
+    world.set("d/", Want::Gone, &[]);
+    world.gate.lets_pass(9);
+    world.drained().await;
+    assert_eq!(world.twin.keys(), Vec::<String>::new());
+    let root = world.tree.view(|view| view.names(&RelPath::root()));
+    assert_eq!(root, []);
+}
+
 #[tokio::test]
 async fn an_emptied_directory_stays_also_where_the_server_has_one_of_its_own() {
     for (is_unmade, last) in [(false, None), (false, Some(refused())), (true, None)] {
         let world = World::gated(Op::Put);
-        let etag = world.twin.put_behind("d/a", "x", Headers::default());
-        let (dir, asked) = (RelPath::new("d").unwrap(), world.tree.ask());
-        let page = ListPage {
-            objects: vec![crate::types::Listed {
-                key: "d/a".into(),
-                etag,
-                size: 1,
-                modified: 1,
-                storage_class: None,
-            }],
-            ..ListPage::default()
-        };
-        asked.page(&dir, &page);
-        asked.listed(&dir);
-        drop(asked);
+        knows_a_file_in_a_directory_without_a_marker(&world);
         world.set("d/a", Want::Gone, &[]);
         world.drain.hurry();
         world.gate.comes().await;

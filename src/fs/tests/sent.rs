@@ -218,6 +218,46 @@ async fn a_draft_over_a_version_that_our_own_upload_replaced_is_read_from_the_ne
 }
 
 #[tokio::test]
+async fn a_read_of_what_is_nowhere_but_in_parts_waits_until_they_are_completed() {
+    let done = tokio::time::timeout(Duration::from_secs(60), read_while_in_parts()).await;
+    done.expect("nothing is in parts only");
+}
+
+async fn read_while_in_parts() {
+    let (world, fault) = World::faulty();
+    world.twin.put_behind("a", "A", Headers::default());
+    world.twin.put_behind("b", "B", Headers::default());
+    for (from, to) in [("a", "t"), ("b", "a"), ("t", "b")] {
+        world.rename(from, to).await.unwrap();
+    }
+    fault.on(Op::Complete, 2, Kind::Hold);
+    world.drain.hurry();
+    let is_there = |key: &str, bytes: &[u8]| &world.twin.object(key).unwrap().0[..] == bytes;
+    let (in_parts, wanted) = loop {
+        match (is_there("a", b"B"), is_there("b", b"A")) {
+            (true, _) => break ("b", b"A"),
+            (_, true) => break ("a", b"B"),
+            _ => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    let mut read = std::pin::pin!(world.get(in_parts));
+    while world.twin.counts().failed(Op::Get) == 0 || fault.pending() > 0 {
+        tokio::select! {
+            early = &mut read => panic!("it had to wait: {early:?}"),
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+        }
+    }
+    let bytes = loop {
+        fault.let_go();
+        tokio::select! {
+            bytes = &mut read => break bytes.unwrap(),
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+        }
+    };
+    assert_eq!(bytes, wanted);
+}
+
+#[tokio::test]
 async fn a_version_that_somebody_else_replaced_is_stale_at_once() {
     let world = World::new();
     let all = vec![5u8; 9 << 20];
